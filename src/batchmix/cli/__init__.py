@@ -1,0 +1,56 @@
+"""The command line: ``batchmix train``, ``show``, ``data``, ``results``.
+
+Each command is a module with ``add_parser(subparsers)`` and ``run(args)``; what is heavy to import is
+imported inside ``run``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from batchmix._version import __version__
+from batchmix.errors import DataError, MixError
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, without the usage above them."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where help is, and leave with status 2."""
+        self.exit(2, f"error: {message} ({self.prog} --help lists what there is)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    from batchmix.cli import data, results, show, train
+
+    parser = OneLineParser(prog="batchmix", description="mixup for PyTorch: train, look, measure.")
+    parser.add_argument("--version", action="version", version=f"batchmix {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in (train, show, data, results):
+        command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 is success, 2 a call that can't be carried out, 130 a Ctrl-C."""
+    args = build_parser().parse_args(argv)
+    try:
+        status: int = args.func(args)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("batchmix"):
+            raise
+        return _fail(f"this command needs {error.name}: pip install 'batchmix[cli]'")
+    except (MixError, DataError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return 2

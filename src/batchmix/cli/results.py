@@ -1,0 +1,44 @@
+"""The command ``batchmix results``: the table of results from the records of runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the command to a parser."""
+    parser = subparsers.add_parser(
+        "results",
+        help="make the table of results from records",
+        description="Make a Markdown table from the records that `batchmix train --record` wrote: a row for "
+        "runs that differ in their seed alone, with mean and 95%% interval.",
+    )
+    parser.add_argument("records", nargs="+", type=Path, metavar="FILE", help="files of records (.jsonl)")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="DOC",
+        help="put the table into this document, between its lines results:begin and results:end",
+    )
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table, or write it into a document."""
+    from batchmix.errors import DataError
+    from batchmix.files import write_whole
+    from batchmix.recipe.results import insert_table, read_records, table
+
+    made = table(read_records(args.records))
+    if args.write is None:
+        sys.stdout.write(made + "\n")
+        return 0
+    try:
+        text = args.write.read_text()
+    except OSError as error:
+        raise DataError(f"cannot read {args.write}: {error.strerror}") from error
+    write_whole(args.write, [insert_table(text, made).encode()])
+    return 0

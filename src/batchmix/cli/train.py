@@ -1,0 +1,134 @@
+"""The command ``batchmix train``: CIFAR-10 with mixup, from real images to a tested net."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+from batchmix.recipe.config import PRESETS, TrainConfig, preset
+
+FLAGS = dataclasses.fields(TrainConfig)
+TYPES = typing.get_type_hints(TrainConfig)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the command to a parser; the flags of a run are the fields of ``TrainConfig``."""
+    presets = "\n".join(f"  {name:10}{found.text}" for name, found in PRESETS.items())
+    parser = subparsers.add_parser(
+        "train",
+        help="train on CIFAR-10 with mixup",
+        description="Train a small convolutional net on CIFAR-10, test it, and leave a folder of results.\n"
+        f"Presets (auto takes the one for this machine):\n{presets}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--preset", default="auto", metavar="NAME", help="where all flags start from")
+    for flag in FLAGS:
+        _add_flag(parser, flag)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="a folder with CIFAR-10, in any published form"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
+    parser.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with the stopped run in this folder"
+    )
+    parser.add_argument("--record", type=Path, metavar="FILE", help="append the summary to a file of records")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON, and nothing else")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and print the summary; 130 where the run was stopped."""
+    from batchmix.recipe.progress import Progress
+    from batchmix.recipe.run import RunOptions, train
+
+    name = _automatic(args.device) if args.preset == "auto" else args.preset
+    options = RunOptions(
+        preset=name,
+        command="batchmix " + shlex.join(sys.argv[1:]),
+        device=args.device,
+        data=args.data,
+        out=args.out,
+        resume=args.resume,
+        record=args.record,
+    )
+    with Progress(shown=not args.json) as progress:
+        summary = train(config_from(args, name), options, progress)
+    if summary is None:
+        return 130
+    sys.stdout.write((json.dumps(summary) if args.json else _summary_text(summary)) + "\n")
+    return 0
+
+
+def config_from(args: argparse.Namespace, preset_name: str) -> TrainConfig:
+    """The preset's config with the flags that were given.
+
+    Raises:
+        MixError: If a value is out of range, or the preset is unknown, or flags meet ``--resume``.
+    """
+    from batchmix.errors import MixError
+
+    given = {flag.name: getattr(args, flag.name) for flag in FLAGS if getattr(args, flag.name) is not None}
+    if given and args.resume is not None:
+        raise MixError(
+            f"--resume takes the stopped run's own settings, got {', '.join(map(_flag, given))} too"
+        )
+    return dataclasses.replace(preset(preset_name), **given)
+
+
+def _automatic(device: str) -> str:
+    """The preset for this machine."""
+    from batchmix.recipe.machine import has_bf16_units
+    from batchmix.recipe.training import pick_device
+
+    if pick_device(device).type == "cuda":
+        return "gpu"
+    return "cpu-bf16" if has_bf16_units() else "cpu"
+
+
+def _add_flag(parser: argparse.ArgumentParser, flag: dataclasses.Field[Any]) -> None:
+    """A flag for a field; left out, it is None, and the preset's value holds."""
+    kind = TYPES[flag.name]
+    options: dict[str, Any] = {"help": flag.metadata["help"], "default": None}
+    if kind is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    elif flag.metadata["choices"]:
+        options["choices"] = flag.metadata["choices"]
+    elif typing.get_origin(kind) is tuple:
+        options |= {"type": _numbers, "metavar": "N,N,..."}
+    else:
+        options |= {"type": kind, "metavar": "N" if kind is int else "X"}
+    parser.add_argument(_flag(flag.name), **options)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"takes whole numbers with commas, such as 32,64, got {text!r}"
+        ) from None
+
+
+def _summary_text(summary: dict[str, Any]) -> str:
+    lines = {
+        "accuracy": f"{summary['accuracy']:.2%}",
+        "with test-time augmentation": f"{summary['accuracy_tta']:.2%}",
+        "loss": f"{summary['loss']:.4f}",
+        "mean confidence": f"{summary['confidence']:.2%}",
+        "calibration error (ECE)": f"{summary['ece']:.4f}",
+        "training": f"{summary['train_seconds']:.1f} s, {summary['images_per_second']:,.0f} images/s",
+        "results": summary["folder"],
+    }
+    width = max(map(len, lines)) + 2
+    return "\n".join(f"{name:{width}}{value}" for name, value in lines.items())

@@ -1,0 +1,1 @@
+"""Pure functions and values: tensors and a generator in, tensors out."""

@@ -1,0 +1,62 @@
+"""Numbers about predictions that mean something for mixed batches, and calibration."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from batchmix.core.plan import describe
+from batchmix.core.targets import MixedTarget
+from batchmix.errors import MixError
+
+
+def expected_accuracy(logits: Tensor, target: MixedTarget | Tensor) -> Tensor:
+    """Share of correct predictions; for a mixed target each label counts with its weight.
+
+    Args:
+        logits: (B, K) or (B, K, ...).
+        target: Class ids, mixed or plain: (B) or (B, ...).
+
+    Returns:
+        0-d float32 in [0, 1].
+
+    Raises:
+        MixError: If the shapes do not fit, or the targets are not class ids.
+
+    Example:
+        >>> target = MixedTarget(torch.tensor([0]), torch.tensor([1]), 0.75)
+        >>> expected_accuracy(torch.tensor([[0.0, 1.0, 0.0]]), target)
+        tensor(0.2500)
+    """
+    if isinstance(target, Tensor):
+        target = MixedTarget(target, target, 1.0)
+    return target.expected_accuracy(logits)
+
+
+def calibration_error(probs: Tensor, labels: Tensor, *, bins: int = 15) -> Tensor:
+    """Expected calibration error of the most probable class: how far confidence is from accuracy.
+
+    Samples fall into ``bins`` of equal width by confidence; the result is the mean over samples of
+    ``|accuracy - confidence|`` of their bin.
+
+    Args:
+        probs: (N, K) probabilities.
+        labels: (N,) class ids.
+        bins: Number of bins, at least 1.
+
+    Returns:
+        0-d float32 in [0, 1].
+
+    Raises:
+        MixError: If the shapes do not fit.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, eq. 3.
+    """
+    if probs.dim() != 2 or labels.shape != probs.shape[:1] or not len(labels):
+        raise MixError(f"labels takes one class id a row of probs {describe(probs)}, got {describe(labels)}")
+    if bins < 1:
+        raise MixError(f"bins takes a whole number >= 1, got {bins}")
+    confidence, guess = probs.float().max(1)
+    place = (confidence * bins).long().clamp(0, bins - 1)
+    gap = (guess == labels).float() - confidence
+    return torch.zeros(bins, device=probs.device).index_add_(0, place, gap).abs().sum() / len(labels)

@@ -1,0 +1,78 @@
+"""Factors that follow the step: what a mixer multiplies its ``p`` or ``alpha`` by.
+
+Any callable of the step will do; these two can be pickled and print themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from batchmix.errors import MixError
+
+Schedule = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class off_after:  # noqa: N801  (read as a function)
+    """1 for the first ``steps`` steps, then 0.
+
+    Args:
+        steps: Number of batches that are mixed, >= 0.
+
+    Raises:
+        MixError: If ``steps`` is negative or not a number.
+
+    Example:
+        >>> schedule = off_after(1000)
+        >>> schedule(999), schedule(1000)
+        (1.0, 0.0)
+    """
+
+    steps: float
+
+    def __post_init__(self) -> None:
+        _check_steps(self.steps, at_least=0)
+
+    def __call__(self, step: int) -> float:
+        """The factor at ``step``, counted from 0."""
+        return float(step < self.steps)
+
+
+@dataclass(frozen=True)
+class ramp:  # noqa: N801
+    """From ``start`` to ``end`` in a straight line over ``steps`` steps, then ``end``.
+
+    Args:
+        start: Factor at step 0, >= 0.
+        end: Factor from step ``steps`` on, >= 0.
+        steps: Length of the ramp in batches, > 0.
+
+    Raises:
+        MixError: If an argument is not of the form above.
+
+    Example:
+        >>> schedule = ramp(1, 0, steps=100)
+        >>> schedule(0), schedule(25), schedule(200)
+        (1.0, 0.75, 0.0)
+    """
+
+    start: float
+    end: float
+    steps: float
+
+    def __post_init__(self) -> None:
+        _check_steps(self.steps, at_least=1)
+        for name, value in (("start", self.start), ("end", self.end)):
+            if not isinstance(value, (int, float)) or not value >= 0:
+                raise MixError.of(name, value, "a factor >= 0")
+
+    def __call__(self, step: int) -> float:
+        """The factor at ``step``, counted from 0."""
+        done = min(max(step / self.steps, 0.0), 1.0)
+        return self.start + (self.end - self.start) * done
+
+
+def _check_steps(steps: object, at_least: int) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, (int, float)) or not steps >= at_least:
+        raise MixError.of("steps", steps, f"a number of steps >= {at_least}")

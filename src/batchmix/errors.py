@@ -1,0 +1,32 @@
+"""The errors batchmix raises, open to every module."""
+
+from __future__ import annotations
+
+
+class MixError(ValueError):
+    """A call that batchmix cannot carry out as written.
+
+    The message is one line: the argument, what it got, what it takes.
+    """
+
+    @classmethod
+    def of(cls, argument: str, got: object, takes: str) -> MixError:
+        """Build the usual line.
+
+        Args:
+            argument: Name of the argument as the caller wrote it.
+            got: The value; shown with ``repr``, shortened where it is long.
+            takes: What the argument takes, as the end of the sentence "takes ...".
+
+        Example:
+            >>> print(MixError.of("alpha", -1, "a number >= 0"))
+            alpha takes a number >= 0, got -1
+        """
+        shown = repr(got)
+        if len(shown) > 80:
+            shown = shown[:77] + "..."
+        return cls(f"{argument} takes {takes}, got {shown}")
+
+
+class DataError(RuntimeError):
+    """Data that could not be found, fetched, verified or stored; the message says what to do by hand."""

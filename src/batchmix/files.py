@@ -1,0 +1,48 @@
+"""Files that are there whole or not at all; open to every module."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from batchmix.errors import DataError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_whole(path: Path, chunks: Iterable[bytes | memoryview], size: int | None = None) -> None:
+    """Write a file so that nobody ever sees a part of it under its name.
+
+    The bytes go to a temporary file beside it, which then takes the name in one step; where anything
+    stops the write, Ctrl-C included, the temporary file is removed and an older file stays as it was.
+
+    Args:
+        path: The file, replaced where it exists. Its folder exists.
+        chunks: The contents.
+        size: Bytes of the contents if known, for the message where they do not fit.
+
+    Raises:
+        DataError: If the disk is full or refuses the file.
+    """
+    # Not tempfile: its files are readable by their owner alone, and a cache may be shared.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        part.replace(path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise cannot_write(path, error, size) from error
+        raise
+
+
+def cannot_write(path: Path, error: OSError, size: int | None = None) -> DataError:
+    """The one line for a file or folder that cannot be written."""
+    if error.errno in _NO_ROOM:
+        needed = "" if size is None else f": {size:,} bytes needed"
+        return DataError(f"no room to write {path}{needed} ({error.strerror})")
+    return DataError(f"cannot write {path}: {error.strerror or error}")

@@ -1,0 +1,96 @@
+"""mixup: every sample becomes a weighted mean of itself and a partner.
+
+How to use: ``x, y = Mixup(0.4)(x, y)`` before the model, during training only.
+Suggested values: ``alpha`` 0.2 to 0.4 for short budgets, up to 1 for long ones; little or no label smoothing
+beside it, since both ask the net for less confident predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, get_args
+
+import torch
+
+from batchmix.core.plan import MixPlan
+from batchmix.core.sampling import (
+    Per,
+    Policy,
+    check_alpha,
+    check_choice,
+    sample_lam,
+    sample_partner,
+)
+from batchmix.core.schedules import Schedule
+from batchmix.errors import MixError
+from batchmix.mixer import Mixer
+
+
+class Mixup(Mixer):
+    """mixup of a batch with a shuffled version of itself.
+
+    Row i becomes ``lam[i]*x[i] + (1-lam[i])*x[partner[i]]`` with ``lam ~ Beta(alpha, alpha)``, and the target
+    becomes a ``MixedTarget`` of both. A sample that is its own partner has ``lam`` 1.
+
+    Args:
+        alpha: Shape of the Beta density, >= 0; the larger, the stronger the mixing; 0 mixes nothing.
+        per: A ``lam`` for each ``"sample"``, for each ``"pair"`` of mutual partners, or for the ``"batch"``.
+        fold: ``lam = max(lam, 1-lam)``: no two mixes of a batch are the same image, and the larger weight
+            stays with the sample itself.
+        p: Probability that a batch is mixed.
+        partner: ``"shuffle"``, ``"derangement"`` (nobody its own partner) or ``"roll"`` (the previous one).
+        schedule: Factor as a function of the step, for ``p``, or a mapping for ``"p"`` and ``"alpha"``:
+            ``schedule=bm.off_after(1000)`` ends the mixing after 1,000 batches.
+        seed: Of all draws; ``torch.initial_seed()`` if left out.
+
+    Raises:
+        MixError: If an argument is not of the form above.
+
+    Example:
+        >>> mixup = Mixup(alpha=0.4, seed=0)
+        >>> x, y = mixup(torch.rand(8, 3, 32, 32), torch.randint(10, (8,)))
+        >>> x.shape, len(y), bool((y.lam >= 0.5).all())
+        (torch.Size([8, 3, 32, 32]), 8, True)
+
+    Source: Zhang et al. 2018, arXiv:1710.09412; per sample and folded: Gugger 2018, fast.ai.
+    """
+
+    hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
+
+    def __init__(
+        self,
+        alpha: float = 0.4,
+        *,
+        per: Per = "sample",
+        fold: bool = True,
+        p: float = 1.0,
+        partner: Policy = "shuffle",
+        schedule: Schedule | Mapping[str, Schedule] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.alpha = check_alpha(alpha)
+        check_choice("per", per, get_args(Per))
+        check_choice("partner", partner, get_args(Policy))
+        if per == "pair" and partner != "shuffle":
+            raise MixError(f"partner takes 'shuffle' where per='pair', got {partner!r}")
+        if not isinstance(fold, bool):
+            raise MixError.of("fold", fold, "True or False")
+        self.per = per
+        self.fold = fold
+        self.partner = partner
+        super().__init__(p=p, schedule=schedule, seed=seed)
+
+    def sample(
+        self, shape: torch.Size, *, between: bool = False, generator: torch.Generator, **settings: float
+    ) -> MixPlan:
+        """Draw partners, then weights. See ``Mixer.sample``."""
+        size = shape[0]
+        own = torch.arange(size, device=generator.device)
+        mutual = self.per == "pair"
+        partner = own if between else sample_partner(size, self.partner, mutual=mutual, generator=generator)
+        lam = sample_lam(
+            settings["alpha"], size, per=self.per, fold=self.fold, partner=partner, generator=generator
+        )
+        if not between:
+            lam = torch.where(partner == own, 1.0, lam)
+        return MixPlan(partner, lam)

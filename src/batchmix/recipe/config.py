@@ -1,0 +1,143 @@
+"""Every choice of a training run, in one place: the flags of ``batchmix train`` are made from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from batchmix.errors import MixError
+
+
+def option(default: Any, text: str, *, choices: tuple[str, ...] | None = None) -> Any:
+    """A field with its default, its help text for the command line, and what it can be."""
+    return field(default=default, metadata={"help": text, "choices": choices})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How one net is trained.
+
+    Args:
+        see the help text of each field; lengths are in epochs, rates per step at ``batch_size``.
+
+    Raises:
+        MixError: If a value is out of range; the message names the field.
+    """
+
+    mix: Literal["none", "mixup"] = option(
+        "mixup", "what is mixed: mixup, or none for the run it is measured against", choices=("none", "mixup")
+    )
+    alpha: float = option(0.4, "shape of the Beta density that the mixing weights are drawn from, >= 0")
+    per: Literal["sample", "pair", "batch"] = option(
+        "sample", "one weight per sample, pair or batch", choices=("sample", "pair", "batch")
+    )
+    fold: bool = option(True, "give the larger weight to the sample itself")
+    mix_until: float = option(0.6, "share of the training after which mixing stops, 0 to 1")
+    epochs: float = option(6.0, "passes over the training images")
+    batch_size: int = option(250, "images per step")
+    widths: tuple[int, ...] = option((32, 128, 128), "channels of the three blocks")
+    sizes: tuple[int, ...] = option(
+        (32,), "image sizes in pixels, each for an equal share of the training, 32 the images as they are"
+    )
+    label_smoothing: float = option(0.0, "label smoothing, 0 to 1; mixing does the same work")
+    filter_lr: float = option(0.24, "peak learning rate of the convolution filters (Muon)")
+    bias_lr: float = option(0.053, "peak learning rate of the biases (SGD)")
+    head_lr: float = option(0.67, "peak learning rate of the last layer (SGD)")
+    weight_decay: float = option(0.001, "weight decay of biases and last layer, times their learning rate")
+    shift: int = option(2, "largest shift of an image in pixels")
+    images: int = option(50_000, "how many training images to use, the first ones")
+    seed: int = option(0, "of the initial weights, the order of the images and all other draws")
+
+    def __post_init__(self) -> None:
+        from batchmix.methods.mixup import Mixup
+
+        Mixup(self.alpha, per=self.per, fold=self.fold, seed=self.seed)  # checks its own arguments
+        for name, takes, holds in (
+            ("mix", "'none' or 'mixup'", self.mix in ("none", "mixup")),
+            ("mix_until", "a share in [0, 1]", 0 <= self.mix_until <= 1),
+            ("epochs", "a number > 0", self.epochs > 0),
+            ("batch_size", "a whole number >= 2", self.batch_size >= 2),
+            ("widths", "three numbers >= 1", len(self.widths) == 3 and min(self.widths) >= 1),
+            (
+                "sizes",
+                "numbers of pixels in [16, 32]",
+                bool(self.sizes) and all(16 <= s <= 32 for s in self.sizes),
+            ),
+            ("label_smoothing", "a number in [0, 1)", 0 <= self.label_smoothing < 1),
+            ("shift", "a number of pixels in [0, 8]", 0 <= self.shift <= 8),
+            ("images", "a number of images in [batch_size, 50000]", self.batch_size <= self.images <= 50_000),
+            *((name, "a number >= 0", getattr(self, name) >= 0) for name in RATES),
+        ):
+            if not holds:
+                raise MixError.of(name, getattr(self, name), takes)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in one pass; what does not fill a batch waits for another epoch's order."""
+        return self.images // self.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run, at least 1."""
+        return max(1, round(self.epochs * self.steps_per_epoch))
+
+    def size_at(self, step: int) -> int:
+        """Image size in pixels at ``step``."""
+        return self.sizes[min(len(self.sizes) - 1, step * len(self.sizes) // self.steps)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, as JSON takes them."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """The config that ``as_dict`` wrote."""
+        fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**fields)
+
+
+RATES = ("filter_lr", "bias_lr", "head_lr", "weight_decay")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A config with a name, and what it is for."""
+
+    config: TrainConfig
+    text: str
+
+
+PRESETS: dict[str, Preset] = {
+    "smoke": Preset(
+        TrainConfig(epochs=1, batch_size=100, widths=(8, 16, 16), sizes=(16,), images=2_000),
+        "seconds: shows that everything works, learns next to nothing",
+    ),
+    "quick": Preset(
+        TrainConfig(epochs=3, widths=(32, 64, 128), sizes=(20, 24, 32)),
+        "about two minutes on two CPU cores",
+    ),
+    "cpu": Preset(
+        TrainConfig(),
+        "six minutes on two CPU cores with AVX2",
+    ),
+    "cpu-bf16": Preset(
+        TrainConfig(epochs=8, batch_size=1000, widths=(64, 256, 256), alpha=0.2),
+        "six minutes on two CPU cores with bf16 matrix units (AMX)",
+    ),
+    "gpu": Preset(
+        TrainConfig(epochs=16, batch_size=1000, widths=(64, 256, 256), alpha=0.2, mix_until=0.75),
+        "seconds on one GPU",
+    ),
+}
+
+
+def preset(name: str) -> TrainConfig:
+    """The config of a preset.
+
+    Raises:
+        MixError: If there is none of that name.
+    """
+    if name not in PRESETS:
+        raise MixError(f"preset takes one of {', '.join(('auto', *PRESETS))}, got {name!r}")
+    return PRESETS[name].config

@@ -1,0 +1,94 @@
+"""Images on the device: one indexed read gives a batch shifted, flipped and normalised."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Mean and standard deviation of the CIFAR-10 training images, per channel, in [0, 1].
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2470, 0.2435, 0.2616)
+
+
+class ImageBatches:
+    """Training images, kept on the device, and the batches of every step.
+
+    The order of an epoch and the shifts of a step are functions of the seed and the epoch or step alone, so
+    that a run can go on from anywhere. Flips alternate by epoch: each image is seen both ways in turn.
+
+    Args:
+        images: (N, H, W, 3) uint8.
+        labels: (N,) int64, on the same device.
+        batch_size: B.
+        shift: Largest shift in pixels, with reflected borders.
+        seed: Of orders, flips and shifts.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, *, batch_size: int, shift: int, seed: int) -> None:
+        self.labels = labels
+        self.batch_size = batch_size
+        self.shift = shift
+        self.seed = seed
+        self.height, self.width = images.shape[1:3]
+        self.padded = _pad(images, shift)
+        self.flipped_first = torch.rand(len(images), generator=self._generator("flip", 0)) < 0.5
+        self._order: tuple[int, Tensor] | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in one pass."""
+        return len(self.labels) // self.batch_size
+
+    def at(self, step: int, size: int) -> tuple[Tensor, Tensor]:
+        """The batch of ``step``: (B, 3, size, size) float32 normalised in channels_last, (B,) labels."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        chosen = self._order_of(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+        generator = self._generator("shift", step)
+        top, left = torch.randint(2 * self.shift + 1, (2, len(chosen), 1), generator=generator)
+        flip = self.flipped_first[chosen] ^ bool(epoch % 2)
+        rows = top + torch.arange(self.height)
+        columns = left + torch.arange(self.width)
+        columns = torch.where(flip[:, None], columns.flip(1), columns)
+        device = self.padded.device
+        chosen, rows, columns = (index.to(device, non_blocking=True) for index in (chosen, rows, columns))
+        images = self.padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return resize(normalize(images), size), self.labels[chosen]
+
+    def _order_of(self, epoch: int) -> Tensor:
+        if self._order is None or self._order[0] != epoch:
+            order = torch.randperm(len(self.labels), generator=self._generator("order", epoch))
+            self._order = epoch, order
+        return self._order[1]
+
+    def _generator(self, purpose: str, number: int) -> torch.Generator:
+        """A generator for one purpose at one epoch or step."""
+        places = {"flip": 0, "order": 1, "shift": 2}
+        return torch.Generator().manual_seed((self.seed * 3 + places[purpose]) * 10_000_019 + number)
+
+
+def normalize(images: Tensor) -> Tensor:
+    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 of mean 0 and standard deviation 1, in channels_last."""
+    mean = torch.tensor(MEAN, device=images.device) * 255
+    std = torch.tensor(STD, device=images.device) * 255
+    return ((images.float() - mean) / std).permute(0, 3, 1, 2)
+
+
+def resize(x: Tensor, size: int) -> Tensor:
+    """Square images of ``size`` pixels, (N, C, size, size), averaged over what each pixel covers."""
+    if x.shape[-2:] == (size, size):
+        return x
+    return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
+
+
+def _pad(images: Tensor, border: int) -> Tensor:
+    """(N, H, W, 3) with ``border`` pixels reflected on every side."""
+    rows = _reflected(images.shape[1], border).to(images.device)
+    columns = _reflected(images.shape[2], border).to(images.device)
+    return images[:, rows][:, :, columns].contiguous()
+
+
+def _reflected(length: int, border: int) -> Tensor:
+    """Indices of a line with its border reflected: 2 1 0 1 2 ... for a border of 2."""
+    place = torch.arange(-border, length + border).abs()
+    return torch.where(place >= length, 2 * (length - 1) - place, place)

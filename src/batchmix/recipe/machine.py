@@ -1,0 +1,77 @@
+"""The machine a run is made on: what it is, what it does fast, and whether it is free."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+BUSY = 0.25  # of all cores, by other processes: from here on timings are worth little
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """What a record has to say of where it was made."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def has_bf16_units() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices faster than float32 ones."""
+    return bool({"amx_bf16", "avx512_bf16"} & _cpu_flags())
+
+
+def busy_share(seconds: float = 0.5) -> float:
+    """Share of all cores that is in use right now, in [0, 1]; call it while this process does nothing."""
+    import psutil
+
+    return float(psutil.cpu_percent(interval=seconds)) / 100
+
+
+def keep_freed_memory() -> bool:
+    """Ask glibc to keep freed memory, so that each step does not fault in the same pages again.
+
+    Saves 10 to 25% of a training step on the CPU. Returns whether it could be asked.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # another C library, such as musl
+        return False
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # from glibc's malloc.h
+    done = (mallopt(mmap_max, 0), mallopt(trim_threshold, 2**31 - 1), mallopt(top_pad, 256 * 2**20))
+    return all(done)
+
+
+@functools.cache
+def _cpu_flags() -> frozenset[str]:
+    for line in _cpuinfo():
+        if line.startswith("flags"):
+            return frozenset(line.split(":", 1)[1].split())
+    return frozenset()
+
+
+def _cpu_name() -> str:
+    for line in _cpuinfo():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []

@@ -1,0 +1,85 @@
+"""A small convolutional net with a whitening first layer.
+
+The layout is that of the fast CIFAR-10 records: a frozen 2x2 whitening convolution, three blocks of two 3x3
+convolutions, batch norm without weights, a global maximum and a linear layer.
+Source: Jordan 2024, arXiv:2404.00498, sections 3.1 to 3.3; Page 2018, "How to train your ResNet".
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WHITENING_FILTERS = 24  # the 12 eigenvectors of 3x2x2 patches, and the same with the other sign
+HEAD_SCALE = 1 / 9  # keeps the first logits small enough to learn from
+NORM_EPS = 1e-12  # the norm follows filters of fixed length: nothing there is close to 0
+
+
+class Net(nn.Module):
+    """The net.
+
+    Args:
+        widths: Channels of the three blocks.
+        num_classes: K.
+
+    Shapes: images (B, 3, H, W), normalised, H and W at least 16; logits (B, K).
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (32, 128, 128), num_classes: int = 10) -> None:
+        super().__init__()
+        self.whitening = nn.Conv2d(3, WHITENING_FILTERS, 2)
+        self.whitening.weight.requires_grad_(False)
+        inputs = (WHITENING_FILTERS, *widths[:-1])
+        self.blocks = nn.Sequential(*(Block(i, o) for i, o in zip(inputs, widths, strict=True)))
+        self.head = nn.Linear(widths[-1], num_classes, bias=False)
+        self.head.weight.data /= self.head.weight.data.std()
+        nn.init.zeros_(self.whitening.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, 3, H, W)."""
+        x = F.gelu(self.whitening(x), approximate="tanh")
+        x = self.blocks(x)
+        logits: Tensor = self.head(x.amax((2, 3)))
+        return logits * HEAD_SCALE
+
+
+class Block(nn.Module):
+    """Convolution, pooling, norm, GELU; convolution, norm, GELU: half the height and width."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(inputs, outputs)
+        self.norm1 = _norm(outputs)
+        self.conv2 = _conv(outputs, outputs)
+        self.norm2 = _norm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, outputs, H // 2, W // 2)."""
+        x = F.max_pool2d(self.conv1(x), 2)
+        x = F.gelu(self.norm1(x), approximate="tanh")
+        return F.gelu(self.norm2(self.conv2(x)), approximate="tanh")
+
+
+def whiten(net: Net, images: Tensor, *, eps: float = 5e-4) -> None:
+    """Set the first layer so that the 2x2 patches of ``images`` (N, 3, H, W), normalised, come out white.
+
+    Source: Page 2018; Jordan 2024, arXiv:2404.00498, section 3.2.
+    """
+    patches = images.unfold(2, 2, 1).unfold(3, 2, 1)  # (N, 3, H-1, W-1, 2, 2)
+    flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 12).double()
+    values, vectors = torch.linalg.eigh(flat.T @ flat / len(flat))
+    filters = (vectors / (values + eps).sqrt()).T.flip(0).reshape(12, 3, 2, 2)
+    net.whitening.weight.data.copy_(torch.cat([filters, -filters]))
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    nn.init.dirac_(conv.weight.data[: conv.in_channels])  # as many filters as there are inputs pass them on
+    return conv
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels, eps=NORM_EPS, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return norm

@@ -1,0 +1,79 @@
+"""What a run says while it goes: a progress bar on a terminal, a line an epoch elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from batchmix.recipe.training import StepReport
+
+SMOOTH = 0.98  # of the running mean that is shown
+
+
+class Progress:
+    """Follows one run on standard error, so that standard output holds results alone.
+
+    Args:
+        shown: False for silence.
+    """
+
+    def __init__(self, *, shown: bool = True) -> None:
+        self.shown = shown
+        self.console = Console(stderr=True, quiet=not shown, highlight=False)
+        self.bar: Bar | None = None
+        self.accuracy: float | None = None
+        self.said = time.monotonic()
+        self.total = 0
+
+    def note(self, line: str) -> None:
+        """Say one line, beside the bar if there is one."""
+        (self.bar.console if self.bar else self.console).print(line, markup=False, soft_wrap=True)
+
+    def start(self, title: str, total: int) -> None:
+        """Announce a run of ``total`` steps."""
+        self.note(title)
+        self.total = total
+        if self.console.is_terminal and self.shown:
+            self.bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[state]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self.bar.add_task("training", total=total, state="")
+            self.bar.start()
+
+    def step(self, report: StepReport) -> None:
+        """Show a step."""
+        before = report.accuracy if self.accuracy is None else self.accuracy
+        self.accuracy = SMOOTH * before + (1 - SMOOTH) * report.accuracy
+        state = f"loss {report.loss:.3f}  accuracy {self.accuracy:.1%}  {report.size} px"
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=report.step + 1, state=state)
+        elif time.monotonic() - self.said > 20:
+            self.said = time.monotonic()
+            self.note(f"step {report.step + 1} of {self.total}: {state}")
+
+    def say(self, what: str) -> None:
+        """Name what goes on now."""
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], description=what)
+
+    def done(self) -> None:
+        """End the bar, and leave the terminal as it was."""
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.done()

@@ -1,0 +1,115 @@
+"""The table of results, made from the records that runs wrote and from nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from batchmix.errors import DataError
+
+Record = Mapping[str, Any]
+
+# Two-sided 95% quantiles of Student's t for 1 to 30 degrees of freedom; beyond, the normal one serves.
+T95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+SAME = ("preset", "mix", "alpha", "epochs", "images", "device", "cpu", "cores")  # of the runs in one row
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """All records of files of JSON lines, in their order.
+
+    Raises:
+        DataError: If a file is missing, or a line is not a record.
+    """
+    records = []
+    for path in paths:
+        try:
+            lines = path.read_text().splitlines()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = json.loads(line)
+                missing = [
+                    name for name in (*SAME, "seed", "accuracy_tta", "train_seconds") if name not in record
+                ]
+            except (ValueError, TypeError):
+                raise DataError(f"{path}:{number} is not a line of JSON") from None
+            if missing:
+                raise DataError(f"{path}:{number} is not a record of a run: {', '.join(missing)} missing")
+            records.append(record)
+    return records
+
+
+def table(records: Sequence[Record]) -> str:
+    """A Markdown table, a row for all runs that differ in their seed alone, with mean and 95% interval."""
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(tuple(record[name] for name in SAME), []).append(record)
+    head = "| preset | mixing | epochs | seeds | accuracy | with TTA | loss | confidence | ECE | training |"
+    rows = [_row(group) for group in groups.values()]
+    machines = sorted({_machine(record) for record in records})
+    torches = sorted({record["torch"] for record in records})
+    note = (
+        f"Mean over the seeds and its 95% interval. TTA: logits averaged over mirrored and shifted views. "
+        f"Made on {'; '.join(machines)}, torch {', '.join(torches)}."
+    )
+    return "\n".join([head, "|---|---|---|---|---|---|---|---|---|---|", *rows, "", note])
+
+
+def insert_table(text: str, made: str) -> str:
+    """Put a table between the two marks of a document.
+
+    Raises:
+        DataError: If the marks are not there.
+    """
+    if BEGIN not in text or END not in text:
+        raise DataError(f"the document takes the lines {BEGIN} and {END} around the table, found none")
+    before, rest = text.split(BEGIN, 1)
+    return f"{before}{BEGIN}\n{made}\n{END}{rest.split(END, 1)[1]}"
+
+
+def interval(values: Sequence[float]) -> float:
+    """Half the width of the 95% interval of the mean, by Student's t; nan for a single value."""
+    if len(values) < 2:
+        return math.nan
+    quantile = T95[len(values) - 2] if len(values) - 1 <= len(T95) else 1.96
+    return quantile * stdev(values) / math.sqrt(len(values))
+
+
+def _row(group: Sequence[Record]) -> str:
+    first = group[0]
+    mixing = "none" if first["mix"] == "none" else f"{first['mix']}, alpha {first['alpha']:g}"
+    seeds = sorted(record["seed"] for record in group)
+    return (
+        f"| {first['preset']} | {mixing} | {first['epochs']:g} | {_runs(seeds)} "
+        f"| {_cell(group, 'accuracy', 100, 2)} % | {_cell(group, 'accuracy_tta', 100, 2)} % "
+        f"| {_cell(group, 'loss', 1, 3)} | {_cell(group, 'confidence', 100, 1)} % "
+        f"| {_cell(group, 'ece', 1, 3)} | {_cell(group, 'train_seconds', 1, 0)} s |"
+    )
+
+
+def _runs(seeds: Sequence[int]) -> str:
+    consecutive = seeds == list(range(seeds[0], seeds[0] + len(seeds)))
+    if len(seeds) == 1:
+        return f"{seeds[0]}"
+    return f"{seeds[0]} to {seeds[-1]}" if consecutive else ", ".join(map(str, seeds))
+
+
+def _cell(group: Sequence[Record], name: str, scale: float, digits: int) -> str:
+    values = [scale * record[name] for record in group]
+    half = interval(values)
+    return f"{mean(values):.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
+
+
+def _machine(record: Record) -> str:
+    device = "" if record["device"] == "cpu" else f"{record['device']}, "
+    return f"{device}{record['cores']} cores of {record['cpu']} ({record['isa']})"

@@ -1,0 +1,247 @@
+"""One run from the command line: its folder, its progress, its results.
+
+The run folder holds ``config.json``, ``machine.json``, ``log.jsonl`` (a line for every reported step),
+``curves.png``, ``mixed.png``, ``weights.safetensors`` and ``summary.json``; a run that was stopped holds
+``checkpoint.pt`` instead of the last two.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from batchmix._version import __version__
+from batchmix.data import CIFAR10_CLASSES, load_cifar10
+from batchmix.errors import DataError
+from batchmix.files import cannot_write, write_whole
+from batchmix.recipe.config import TrainConfig
+from batchmix.recipe.evaluation import evaluate
+from batchmix.recipe.images import MEAN, STD, normalize
+from batchmix.recipe.machine import BUSY, busy_share, describe_machine, keep_freed_memory
+from batchmix.recipe.progress import Progress
+from batchmix.recipe.training import (
+    StepReport,
+    Training,
+    load_checkpoint,
+    pick_device,
+    save_checkpoint,
+)
+
+REPORTS = 200  # lines of a run's log, at most
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run needs beside its config.
+
+    Args:
+        preset: Name of the preset the config was made from, for the record.
+        command: The command as typed, for the record.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+        data: A folder with CIFAR-10, or None for the usual places.
+        out: Where run folders are made.
+        resume: Folder of a stopped run to go on with, or None.
+        record: A file to append the summary to, as one line of JSON, or None.
+    """
+
+    preset: str
+    command: str
+    device: str = "auto"
+    data: Path | None = None
+    out: Path = Path("runs")
+    resume: Path | None = None
+    record: Path | None = None
+
+
+def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[str, Any] | None:
+    """Train one net and write its run folder.
+
+    Returns:
+        The summary, or None where the run was stopped; then its folder holds a checkpoint.
+
+    Raises:
+        DataError: If the images cannot be had, or a file cannot be written or read.
+    """
+    state = None
+    if options.resume is not None:
+        state = load_checkpoint(options.resume / "checkpoint.pt")
+        config = TrainConfig.from_dict(state["config"])
+        options = replace(options, preset=json.loads(_read(options.resume / "config.json"))["preset"])
+    device = pick_device(options.device)
+    busy = busy_share()
+    if device.type == "cpu":
+        keep_freed_memory()
+        if busy > BUSY:
+            progress.note(f"{busy:.0%} of this machine is busy with something else: timings will say little")
+    data = load_cifar10(options.data, progress=progress.shown)
+    folder = options.resume or _new_folder(options.out, config)
+    progress.start(f"{config.mix}, seed {config.seed}, into {folder}", config.steps)
+
+    training = Training(config, torch.from_numpy(data.train_x), torch.from_numpy(data.train_y), device)
+    if state is None:
+        write_json(folder / "config.json", {"preset": options.preset, **config.as_dict()})
+        write_json(folder / "machine.json", {**describe_machine(device), "batchmix": __version__})
+        draw_mixed(training, folder / "mixed.png")
+    else:
+        training.load_state_dict(state)
+    if not follow(training, folder, progress):
+        return None
+
+    labels = torch.from_numpy(data.test_y).long().to(device)
+    images = normalize(torch.from_numpy(data.test_x).to(device))
+    progress.say("testing")
+    scores = evaluate(training.net, images, labels, autocast=training.autocast)
+    summary = {
+        "preset": options.preset,
+        **config.as_dict(),
+        **scores.as_dict(),
+        "train_seconds": round(training.seconds, 2),
+        "images_per_second": round(config.steps * config.batch_size / training.seconds, 1),
+        **describe_machine(device),
+        "busy_before": round(busy, 2),
+        "batchmix": __version__,
+        "command": options.command,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    finish(training, folder, summary)
+    if options.record is not None:
+        append_line(options.record, summary)
+    progress.done()
+    return {"folder": str(folder), **summary}
+
+
+def follow(training: Training, folder: Path, progress: Progress) -> bool:
+    """Train to the end with a log and checkpoints; False where Ctrl-C stopped it."""
+    config = training.config
+    every = max(1, config.steps // REPORTS)
+    with stop_on_signal() as stopped, _open_log(folder, training.step) as log:
+        for report in training.run(stop=stopped):
+            progress.step(report)
+            if report.step % every == 0 or training.step == config.steps:
+                log.write(json.dumps(_log_line(report, training)) + "\n")
+            if training.step % config.steps_per_epoch == 0 and training.step < config.steps:
+                log.flush()
+                save_checkpoint(training, folder / "checkpoint.pt")
+    if training.step == config.steps:
+        return True
+    save_checkpoint(training, folder / "checkpoint.pt")
+    progress.note(f"stopped at step {training.step} of {config.steps}; to go on:")
+    progress.note(f"  batchmix train --resume {folder}")
+    return False
+
+
+def finish(training: Training, folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write what a finished run leaves: weights, curves, summary; the checkpoint is not needed any more."""
+    from safetensors.torch import save
+
+    from batchmix.recipe.curves import draw_curves
+
+    weights = {name: tensor.contiguous().cpu() for name, tensor in training.net.state_dict().items()}
+    metadata = {name: json.dumps(summary[name]) for name in ("preset", "widths", "mix", "alpha", "seed")}
+    write_whole(folder / "weights.safetensors", [save(weights, metadata)])
+    lines = [json.loads(line) for line in _read(folder / "log.jsonl").splitlines()]
+    write_figure(folder / "curves.png", draw_curves(lines, summary))
+    write_json(folder / "summary.json", summary)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def draw_mixed(training: Training, path: Path) -> None:
+    """The first batch of the run as the net sees it, with labels and weights."""
+    from batchmix.pictures import draw_batch
+
+    x, labels = training.batches.at(0, training.config.size_at(0))
+    x, y = copy.deepcopy(training.mixup)(x[:16], labels[:16])  # the run's own draws stay as they are
+    write_figure(path, draw_batch(x, y, CIFAR10_CLASSES, columns=8, mean=MEAN, std=STD))
+
+
+def write_figure(path: Path, figure: Any) -> None:
+    """Write a matplotlib figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_whole(path, [buffer.getbuffer()])
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a mapping as readable JSON."""
+    write_whole(path, [(json.dumps(values, indent=2) + "\n").encode()])
+
+
+def append_line(path: Path, values: Mapping[str, Any]) -> None:
+    """Append a mapping to a file of JSON lines."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Any]:
+    """Ctrl-C (or a termination) asks the loop to stop after its step; a second one interrupts at once."""
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _open_log(folder: Path, step: int) -> TextIO:
+    """The run's log, ready for the line of ``step``: what a run that died wrote past it is taken back."""
+    path = folder / "log.jsonl"
+    old = _read(path).splitlines(keepends=True) if path.exists() else []
+    write_whole(path, [line.encode() for line in old if json.loads(line)["step"] < step])
+    return path.open("a")
+
+
+def _log_line(report: StepReport, training: Training) -> dict[str, Any]:
+    return {
+        "step": report.step,
+        "epoch": round((report.step + 1) / training.config.steps_per_epoch, 3),
+        "loss": round(report.loss, 4),
+        "accuracy": round(report.accuracy, 4),
+        "size": report.size,
+        "p": report.p,
+        "seconds": round(training.seconds, 2),
+    }
+
+
+def _new_folder(out: Path, config: TrainConfig) -> Path:
+    """A folder of a name that says what is in it, and that is not taken."""
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.mix}-seed{config.seed}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for number in range(100):
+            folder = out / (name if number == 0 else f"{name}-{number}")
+            if not folder.exists():
+                folder.mkdir()
+                return folder
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    raise DataError(f"cannot find a free name for a run folder in {out}")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,198 @@
+"""The training loop: a run that can be stopped anywhere and goes on to the same weights."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import batchmix as bm
+from batchmix.errors import DataError
+from batchmix.recipe.config import TrainConfig
+from batchmix.recipe.evaluation import Autocast
+from batchmix.recipe.images import ImageBatches, normalize
+from batchmix.recipe.machine import has_bf16_units
+from batchmix.recipe.muon import Muon
+from batchmix.recipe.network import Net, whiten
+
+WHITENING_IMAGES = 5000
+WHITENING_BIAS_EPOCHS = 3  # then its bias is as frozen as its weights
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step, as seen by whoever follows a run."""
+
+    step: int
+    loss: float
+    accuracy: float
+    size: int
+    p: float
+
+
+class Training:
+    """One run of the recipe.
+
+    Everything random in a step is a function of the config's seed and the number of the step, and the rest
+    of its state is in ``state_dict``: a run that is stopped and resumed ends with the weights of one that is
+    not.
+
+    Args:
+        config: How to train.
+        images: (N, 32, 32, 3) uint8 training images, on the CPU.
+        labels: (N,) class ids.
+        device: Where to train.
+
+    Attributes:
+        step: Optimizer steps done.
+        seconds: Time spent in training, whitening and transfer included.
+    """
+
+    def __init__(self, config: TrainConfig, images: Tensor, labels: Tensor, device: torch.device) -> None:
+        started = time.perf_counter()
+        self.config = config
+        self.device = device
+        images, labels = images[: config.images].to(device), labels[: config.images].long().to(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            net = Net(config.widths)
+        self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        whiten(self.net, normalize(images[:WHITENING_IMAGES]))
+        self.batches = ImageBatches(
+            images, labels, batch_size=config.batch_size, shift=config.shift, seed=config.seed
+        )
+        self.mixup = bm.Mixup(
+            config.alpha,
+            per=config.per,
+            fold=config.fold,
+            seed=config.seed,
+            schedule=bm.off_after(config.mix_until * config.steps if config.mix == "mixup" else 0),
+        )
+        self.optimizers = make_optimizers(self.net, config)
+        self.autocast = autocast_for(device)
+        self.step = 0
+        self.seconds = time.perf_counter() - started
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[StepReport]:
+        """Train to the end of the config's steps, or until ``stop()`` holds after a step."""
+        self.net.train()
+        while self.step < self.config.steps:
+            started = time.perf_counter()
+            report = self._one_step()
+            self.seconds += time.perf_counter() - started
+            yield report
+            if stop():
+                return
+
+    def _one_step(self) -> StepReport:
+        config, step = self.config, self.step
+        size = config.size_at(step)
+        x, labels = self.batches.at(step, size)
+        x, y = self.mixup(x, labels)
+        with self.autocast():
+            logits = self.net(x)
+            loss = F.cross_entropy(logits, y, label_smoothing=config.label_smoothing)  # type: ignore[arg-type]
+        self.net.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._set_rates()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        p = self.mixup.settings(step)["p"]
+        return StepReport(step, loss.item(), y.expected_accuracy(logits.detach()).item(), size, p)
+
+    def _set_rates(self) -> None:
+        """Every rate falls in a straight line to 0; that of the whitening bias sooner."""
+        left = 1 - self.step / self.config.steps
+        bias_steps = min(WHITENING_BIAS_EPOCHS * self.config.steps_per_epoch, self.config.steps)
+        bias_left = max(0.0, 1 - self.step / bias_steps)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * (bias_left if group.get("early") else left)
+
+    # Stop and resume
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        return {
+            "config": self.config.as_dict(),
+            "net": self.net.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "mixup": self.mixup.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self.net.load_state_dict(state["net"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.mixup.load_state_dict(state["mixup"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def make_optimizers(net: Net, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the filters, SGD with Nesterov momentum for biases and the last layer."""
+    filters = [p for p in net.blocks.parameters() if p.dim() == 4]
+    biases = [p for p in net.blocks.parameters() if p.dim() == 1 and p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [net.whitening.bias], "lr": config.bias_lr, "early": True},
+        {"params": biases, "lr": config.bias_lr},
+        {"params": [net.head.weight], "lr": config.head_lr},
+    ]
+    for group in groups:
+        # Decay is given per step; SGD multiplies it by the rate.
+        group["weight_decay"] = config.weight_decay / group["lr"] if group["lr"] else 0.0
+    sgd = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
+    muon = Muon(filters, lr=config.filter_lr)
+    for optimizer in (sgd, muon):
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return [sgd, muon]
+
+
+def autocast_for(device: torch.device) -> Autocast:
+    """bfloat16 where the device multiplies it faster, float32 elsewhere."""
+    if device.type == "cuda" or (device.type == "cpu" and has_bf16_units()):
+        return lambda: torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext
+
+
+def save_checkpoint(training: Training, path: Path) -> None:
+    """Write the state of a run; the old checkpoint stays whole until the new one is."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        torch.save(training.state_dict(), temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what ``save_checkpoint`` wrote; no code that the file could carry is run.
+
+    Raises:
+        DataError: If there is no such file, or it can't be read.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"--resume takes a run folder with a checkpoint, found no {path}") from None
+    except Exception as error:
+        raise DataError(f"--resume found a checkpoint it can't read, {path}: {error}") from None
+    return state
+
+
+def pick_device(name: str) -> torch.device:
+    """The device by name; ``auto`` is a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

@@ -1,0 +1,42 @@
+"""What every test can rely on: GPU tests skip with a reason, and the global RNGs can be watched."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        no_gpu = pytest.mark.skip(reason="needs a CUDA device, and torch sees none here")
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(no_gpu)
+
+
+def global_rng_states() -> dict[str, object]:
+    """The state of every global generator, in a form that compares with ==."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    states: dict[str, object] = {
+        "random": random.getstate(),
+        "numpy": (name, keys.tobytes(), *rest),
+        "torch": torch.get_rng_state().numpy().tobytes(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        for index in range(torch.cuda.device_count()):
+            states[f"torch cuda:{index}"] = torch.cuda.get_rng_state(index).numpy().tobytes()
+    return states
+
+
+@pytest.fixture
+def unmoved_global_rng() -> Iterator[None]:
+    """Fail the test that uses this if torch's, NumPy's or Python's global generator moved during it."""
+    before = global_rng_states()
+    yield
+    after = global_rng_states()
+    moved = [name for name in before if before[name] != after[name]]
+    assert not moved, f"the test moved the global generator of {', '.join(moved)}"

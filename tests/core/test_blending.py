@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+import torch
+from torch import Tensor
+
+from batchmix import MixError, MixPlan, blend
+
+SHAPES = [(5,), (1,), (2, 7), (3, 4, 5), (1, 3, 6, 8), (5, 3, 6, 8), (3, 2, 4, 5, 6)]
+ONE_LINE = pytest.mark.xfail(strict=True, reason="src: describe() passes on the newlines of a repr")
+MASK_SIZE = pytest.mark.xfail(strict=True, reason="src: blend does not compare the mask's H, W with x")
+
+
+def noise(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def some_plan(batch_size: int, mask_rows: int = 0, height: int = 6, width: int = 8) -> MixPlan:
+    generator = torch.Generator().manual_seed(batch_size)
+    partner = torch.randperm(batch_size, generator=generator)
+    lam = torch.rand(batch_size, generator=generator)
+    if not mask_rows:
+        return MixPlan(partner, lam)
+    mask = torch.rand(mask_rows, 1, height, width, generator=generator)
+    mask[:, :, : height // 2, :3] = 0
+    return MixPlan(partner, mask.mean((1, 2, 3)).expand(batch_size).clone(), mask)
+
+
+def oracle(x: Tensor, plan: MixPlan, other: Tensor | None = None) -> Tensor:
+    return reference.blend(x, plan.partner, plan.lam, plan.mask, other)
+
+
+def assert_rounded_from(mixed: Tensor, exact: Tensor, sources: tuple[Tensor, ...]) -> None:
+    """float32 and float64: a few rounding errors. Half precision: the neighbour of the exact value at most."""
+    if mixed.dtype in (torch.float32, torch.float64):
+        largest = max(float(source.abs().max()) for source in sources)
+        torch.testing.assert_close(mixed.double(), exact, rtol=0, atol=4 * torch.finfo(mixed.dtype).eps * largest)
+        return
+    # One rounding, plus the rare case where the float32 value lies on the other side of a tie.
+    scale = torch.finfo(mixed.dtype)
+    ulp = torch.maximum(exact.abs(), torch.tensor(scale.tiny)).log2().floor().exp2() * scale.eps
+    assert ((mixed.double() - exact).abs() <= ulp * 0.5001 + 1e-6).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_row_is_mixed_with_its_partner(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x, plan = noise(*shape, dtype=dtype), some_plan(shape[0])
+    before = x.clone()
+    mixed = blend(x, plan)
+    assert (mixed.shape, mixed.dtype) == (x.shape, dtype)
+    assert_rounded_from(mixed, oracle(x, plan), (x,))
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mask_rows", [1, 5])
+def test_a_mask_weighs_every_position(mask_rows: int, dtype: torch.dtype) -> None:
+    x, plan = noise(5, 3, 6, 8, dtype=dtype), some_plan(5, mask_rows)
+    assert_rounded_from(blend(x, plan), oracle(x, plan), (x,))
+
+
+@pytest.mark.parametrize("mask_rows", [0, 1, 5])
+def test_memory_format_is_kept(mask_rows: int) -> None:
+    x = noise(5, 3, 6, 8).contiguous(memory_format=torch.channels_last)
+    plan = some_plan(5, mask_rows)
+    mixed = blend(x, plan)
+    assert mixed.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(mixed, blend(x.contiguous(), plan))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("mask_rows", [0, 1, 5])
+def test_the_result_goes_where_out_says(mask_rows: int, dtype: torch.dtype) -> None:
+    x, plan = noise(5, 3, 6, 8, dtype=dtype), some_plan(5, mask_rows)
+    expected = blend(x, plan)
+    before, buffer = x.clone(), torch.full_like(x, 7)
+    assert blend(x, plan, out=buffer) is buffer
+    assert torch.equal(buffer, expected)
+    assert torch.equal(x, before)
+    assert blend(x, plan, out=x) is x
+    assert torch.equal(x, expected)
+
+
+def test_in_place_reads_every_partner_before_it_is_overwritten() -> None:
+    x = noise(5, 3)
+    ring = MixPlan(torch.tensor([4, 0, 1, 2, 3]), torch.full((5,), 0.25))
+    expected = oracle(x.clone(), ring)
+    blend(x, ring, out=x)
+    torch.testing.assert_close(x.double(), expected)
+
+
+@pytest.mark.parametrize("mask_rows", [0, 5])
+def test_partners_can_come_from_another_batch(mask_rows: int) -> None:
+    x, other, plan = noise(5, 3, 6, 8), noise(5, 3, 6, 8, seed=1), some_plan(5, mask_rows)
+    assert_rounded_from(blend(x, plan, other=other), oracle(x, plan, other), (x, other))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("lam", [0.0, 1.0])
+@pytest.mark.parametrize("masked", [False, True])
+def test_whole_weights_copy_finite_samples_exactly(masked: bool, lam: float, dtype: torch.dtype) -> None:
+    x = noise(5, 3, 6, 8, dtype=dtype) * 1e4
+    x[0, 0, 0] = torch.tensor([0.0, 1e-30, -1e-7, 3e-5, 6e4, -6e4, 1.0, -1.0]).to(dtype)
+    partner = torch.tensor([4, 0, 1, 2, 3])
+    mask = torch.full((5, 1, 6, 8), lam) if masked else None
+    mixed = blend(x, MixPlan(partner, torch.full((5,), lam), mask))
+    assert torch.equal(mixed, x if lam else x[partner])
+
+
+@pytest.mark.parametrize("mask_rows", [0, 1, 5])
+def test_gradients_are_the_oracles(mask_rows: int) -> None:
+    plan, upstream = some_plan(5, mask_rows), noise(5, 3, 6, 8, seed=2)
+    gradients = []
+    for mix in (blend, oracle):
+        x, other = noise(5, 3, 6, 8).requires_grad_(), noise(5, 3, 6, 8, seed=1).requires_grad_()
+        (mix(x, plan) * upstream).sum().backward()
+        if mix is blend:
+            (mix(x, plan, other=other) * upstream).sum().backward()
+        else:
+            (mix(x, plan, other) * upstream).sum().backward()
+        gradients.append((x.grad, other.grad))
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def plan_of_two(**changes: Tensor) -> MixPlan:
+    return MixPlan(**{"partner": torch.tensor([1, 0]), "lam": torch.tensor([0.25, 1.0]), **changes})
+
+
+@pytest.mark.parametrize(
+    ("argument", "x", "plan", "options"),
+    [
+        ("x", torch.zeros(2, 3, dtype=torch.uint8), plan_of_two(), {}),
+        ("x", torch.zeros(2, 3, dtype=torch.int64), plan_of_two(), {}),
+        ("x", torch.zeros(2, 3, dtype=torch.bool), plan_of_two(), {}),
+        ("x", torch.tensor(1.0), plan_of_two(), {}),
+        ("x", [[1.0], [2.0]], plan_of_two(), {}),
+        pytest.param("x", np.zeros((3, 3)), plan_of_two(), {}, marks=ONE_LINE),
+        ("plan", torch.zeros(3, 3), plan_of_two(), {}),
+        ("plan", torch.zeros(2, 3), (torch.tensor([1, 0]), torch.ones(2)), {}),
+        ("plan", torch.zeros(2, 3, device="meta"), plan_of_two(), {}),
+        ("out", torch.zeros(2, 3), plan_of_two(), {"out": torch.zeros(2, 4)}),
+        ("out", torch.zeros(2, 3), plan_of_two(), {"out": torch.zeros(2, 3, dtype=torch.float64)}),
+        ("other", torch.zeros(2, 3), plan_of_two(), {"other": torch.zeros(3, 3)}),
+        ("other", torch.zeros(2, 3), plan_of_two(), {"other": torch.zeros(2, 3, device="meta")}),
+        ("x", torch.zeros(2, 3), plan_of_two(mask=torch.ones(2, 1, 4, 4)), {}),
+        pytest.param("x", torch.zeros(2, 3, 6, 8), plan_of_two(mask=torch.ones(2, 1, 8, 6)), {}, marks=MASK_SIZE),
+        pytest.param("x", torch.zeros(2, 3, 1, 1), plan_of_two(mask=torch.ones(2, 1, 4, 4)), {}, marks=MASK_SIZE),
+    ],
+)
+def test_a_wrong_argument_is_named_in_one_line(
+    argument: str, x: object, plan: object, options: dict[str, Tensor]
+) -> None:
+    with pytest.raises(MixError) as caught:
+        blend(x, plan, **options)
+    message = str(caught.value)
+    assert message.startswith(f"{argument} takes ")
+    assert ", got " in message
+    assert "\n" not in message

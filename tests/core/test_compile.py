@@ -1,0 +1,64 @@
+"""A step with a mixed target compiles without a graph break and computes what the eager step computes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from batchmix import MixedTarget, MixUpLoss, blend, MixPlan
+
+FORMS = {
+    "function": F.cross_entropy,
+    "wrapped": MixUpLoss(nn.CrossEntropyLoss(weight=torch.linspace(0.5, 2, 5), label_smoothing=0.1)),
+    "mse": lambda output, target: F.mse_loss(output, target.map(lambda y: F.one_hot(y, 5).float())),
+}
+
+
+def parts() -> tuple[Tensor, MixedTarget]:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randint(5, (2, 6), generator=generator)
+    return torch.randn(6, 4, generator=generator), MixedTarget(a, b, torch.rand(6, generator=generator))
+
+
+def loss_and_gradients(form: str, backend: str | None) -> tuple[Tensor, ...]:
+    torch._dynamo.reset()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 5))
+    loss_fn = copy.deepcopy(FORMS[form])
+
+    def step(x: Tensor, target: MixedTarget) -> Tensor:
+        return loss_fn(model(x), target)
+
+    run = step if backend is None else torch.compile(step, fullgraph=True, backend=backend)
+    loss = run(*parts())
+    loss.backward()
+    return loss.detach(), *(parameter.grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_training_step_compiles_whole(form: str) -> None:
+    compiled, eager = (loss_and_gradients(form, backend) for backend in ("aot_eager", None))
+    torch.testing.assert_close(compiled, eager)
+
+
+def test_blending_compiles_whole() -> None:
+    torch._dynamo.reset()
+    x, target = parts()
+    partner = torch.tensor([1, 0, 3, 2, 5, 4])
+
+    def mix(x: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
+        return blend(x, MixPlan(partner, lam))
+
+    compiled = torch.compile(mix, fullgraph=True, backend="aot_eager")(x, partner, target.lam)
+    torch.testing.assert_close(compiled, mix(x, partner, target.lam))
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_training_step_compiles_with_the_default_backend() -> None:
+    compiled, eager = (loss_and_gradients("function", backend) for backend in ("inductor", None))
+    torch.testing.assert_close(compiled, eager)

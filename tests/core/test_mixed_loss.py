@@ -1,0 +1,206 @@
+"""Any loss, for mixed and plain targets."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import pickle
+from collections.abc import Callable
+
+import pytest
+import reference
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from batchmix import MixedTarget, MixError, MixUpLoss, mixed_loss
+
+LAM = torch.tensor([0.75, 1.0, 0.0, 0.375])
+
+
+def logits(*shape: int) -> Tensor:
+    return torch.randn(*(shape or (4, 5)), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def target(lam: Tensor | float = LAM) -> MixedTarget:
+    return MixedTarget(torch.tensor([0, 1, 2, 3]), torch.tensor([3, 2, 1, 1]), lam)
+
+
+def focal(output: Tensor, y: Tensor) -> Tensor:
+    """One loss a sample, not linear in the probabilities."""
+    log_p = output.log_softmax(1).gather(1, y.unsqueeze(1)).squeeze(1)
+    return -((1 - log_p.exp()) ** 2) * log_p
+
+
+def reduced_focal(output: Tensor, y: Tensor, gamma: float = 2.0, reduction: str = "mean") -> Tensor:
+    log_p = output.log_softmax(1).gather(1, y.unsqueeze(1)).squeeze(1)
+    losses = -((1 - log_p.exp()) ** gamma) * log_p
+    return {"none": losses, "mean": losses.mean(), "sum": losses.sum()}[reduction]
+
+
+class Focal(nn.Module):
+    """A user's own loss, with torch's usual attribute."""
+
+    def __init__(self, reduction: str = "mean", fails: type[BaseException] | None = None) -> None:
+        super().__init__()
+        self.reduction, self.fails = reduction, fails
+
+    def forward(self, output: Tensor, y: Tensor) -> Tensor:
+        if self.fails is not None:
+            raise self.fails("in the middle")
+        return reduced_focal(output, y, reduction=self.reduction)
+
+
+@dataclasses.dataclass
+class FocalValue:
+    """A callable that cannot be hashed."""
+
+    gamma: float = 2.0
+
+    def __call__(self, output: Tensor, y: Tensor) -> Tensor:
+        return reduced_focal(output, y, self.gamma, "none")
+
+
+def oracle(reduction: str = "none", lam: Tensor | float = LAM) -> Tensor:
+    rows = reference.pair_loss(
+        lambda i, y: focal(logits()[i : i + 1], y.unsqueeze(0))[0], *target(lam)
+    )
+    return {"none": rows, "mean": rows.mean(), "sum": rows.sum()}[reduction]
+
+
+UNHASHABLE = pytest.mark.xfail(strict=True, reason="src: `loss_fn in MIXED_LOSSES` hashes the callable")
+
+
+@pytest.mark.parametrize("loss_fn", [focal, pytest.param(FocalValue(), marks=UNHASHABLE)])
+def test_a_loss_per_sample_stays_one(loss_fn: Callable[..., Tensor]) -> None:
+    torch.testing.assert_close(mixed_loss(loss_fn, logits(), target()), oracle())
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda reduction: Focal(reduction),
+        lambda reduction: functools.partial(reduced_focal, reduction=reduction),
+        lambda reduction: functools.partial(functools.partial(reduced_focal, gamma=2.0), reduction=reduction),
+    ],
+    ids=["module", "partial", "partial of partial"],
+)
+def test_a_loss_is_weighed_before_it_is_reduced(make: Callable[[str], object], reduction: str) -> None:
+    for loss_fn in (functools.partial(mixed_loss, make(reduction)), MixUpLoss(make(reduction))):
+        torch.testing.assert_close(loss_fn(logits(), target()), oracle(reduction))
+
+
+def test_the_default_of_the_reduction_argument_is_kept() -> None:
+    torch.testing.assert_close(mixed_loss(reduced_focal, logits(), target()), oracle("mean"))
+
+
+PARTIAL = pytest.mark.xfail(strict=True, reason="src: a partial of a torch loss is averaged without its weights")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"label_smoothing": 0.1},
+        {"reduction": "sum"},
+        pytest.param({"weight": torch.tensor([0.5, 1, 2, 4, 8]).double()}, marks=PARTIAL),
+        pytest.param({"ignore_index": 1}, marks=PARTIAL),
+    ],
+    ids=list,
+)
+def test_a_partial_of_torchs_loss_is_torchs_loss(options: dict[str, object]) -> None:
+    loss = mixed_loss(functools.partial(F.cross_entropy, **options), logits(), target())
+    torch.testing.assert_close(loss, F.cross_entropy(logits(), target(), **options))
+
+
+def mean_of_margins(output: Tensor, y: Tensor) -> Tensor:
+    """One number, whatever is asked for."""
+    return F.multi_margin_loss(output, y)
+
+
+def test_one_number_is_mixed_where_one_lam_holds() -> None:
+    loss = mixed_loss(mean_of_margins, logits(), target(0.75))
+    expected = 0.75 * mean_of_margins(logits(), target().a) + 0.25 * mean_of_margins(logits(), target().b)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_one_number_for_many_weights_is_refused_with_a_way_out() -> None:
+    with pytest.raises(MixError) as caught:
+        mixed_loss(mean_of_margins, logits(), target())
+    message = str(caught.value)
+    assert message.startswith("loss_fn takes ")
+    assert "reduction='none'" in message
+    assert "per='batch'" in message
+    assert "\n" not in message
+
+
+def test_losses_of_another_number_of_rows_are_refused() -> None:
+    with pytest.raises(MixError, match="^loss_fn takes .* got 8"):
+        mixed_loss(lambda output, y: focal(output, y).repeat(2), logits(), target())
+
+
+def test_what_is_not_a_loss_is_refused() -> None:
+    with pytest.raises(MixError, match="^loss_fn takes a callable"):
+        MixUpLoss("cross_entropy")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_the_reduction_comes_back_after_an_exception(error: type[BaseException]) -> None:
+    loss_fn = Focal("sum", fails=error)
+    with pytest.raises(error):
+        mixed_loss(loss_fn, logits(), target())
+    assert loss_fn.reduction == "sum"
+    loss_fn.fails = None
+    torch.testing.assert_close(mixed_loss(loss_fn, logits(), target()), oracle("sum"))
+    assert loss_fn.reduction == "sum"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("loss_fn", [nn.CrossEntropyLoss(), F.cross_entropy, focal, Focal()])
+def test_a_plain_target_meets_the_loss_itself(loss_fn: Callable[..., Tensor], size: int) -> None:
+    output, y = logits(size, 5), torch.arange(size)
+    assert torch.equal(mixed_loss(loss_fn, output, y), loss_fn(output, y))
+    assert torch.equal(MixUpLoss(loss_fn)(output, y), loss_fn(output, y))
+
+
+@pytest.mark.parametrize(
+    "structure", [(torch.ones(2), torch.zeros(2), torch.ones(2)), {"boxes": torch.ones(2)}, [1, 2, 3], None, "y"]
+)
+def test_any_other_target_goes_through_untouched(structure: object) -> None:
+    seen = []
+    result = MixUpLoss(lambda output, y: seen.append((output, y)) or torch.zeros(()))("output", structure)
+    assert seen[0][0] == "output"
+    assert seen[0][1] is structure
+    assert result == 0
+
+
+def test_a_wrapped_loss_keeps_its_buffers_and_can_be_copied() -> None:
+    loss_fn = MixUpLoss(nn.CrossEntropyLoss(weight=torch.rand(5).double()))
+    assert loss_fn.to(torch.float32).loss_fn.weight.dtype == torch.float32
+    loss_fn.double()
+    for twin in (copy.deepcopy(loss_fn), pickle.loads(pickle.dumps(loss_fn))):
+        assert torch.equal(twin(logits(), target()), loss_fn(logits(), target()))
+
+
+def test_squared_error_differs_from_the_soft_targets_by_a_constant() -> None:
+    output, (y1, y2) = logits(4, 3), logits(2, 4, 3)
+    pair = F.mse_loss(output, MixedTarget(y1, y2, LAM), reduction="none")
+    rows = LAM.double().unsqueeze(1)
+    soft = (output - (rows * y1 + (1 - rows) * y2)) ** 2
+    torch.testing.assert_close(pair, soft + rows * (1 - rows) * (y1 - y2) ** 2)
+
+
+def test_a_loss_that_is_not_linear_is_averaged_over_the_labels() -> None:
+    output, one = logits(), torch.ones(4, dtype=torch.float64)
+    hot = [F.one_hot(part, 5).double() for part in (target().a, target().b)]
+
+    def focal_of_probs(output: Tensor, probs: Tensor) -> Tensor:
+        p = (output.softmax(1) * probs).sum(1)
+        return -((1 - p) ** 2) * p.log()
+
+    pair = mixed_loss(focal_of_probs, output, MixedTarget(*hot, LAM))
+    torch.testing.assert_close(pair, oracle())
+    rows = LAM.double().unsqueeze(1)
+    soft = focal_of_probs(output, rows * hot[0] + (1 - rows) * hot[1])
+    assert (pair - soft).abs().max() > 0.01 * one[0]

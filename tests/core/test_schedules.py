@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from batchmix import MixError, off_after, ramp
+
+
+def test_off_after_counts_batches() -> None:
+    assert [off_after(3)(step) for step in range(5)] == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert off_after(0)(0) == 0.0
+    assert off_after(float("inf"))(10**9) == 1.0
+
+
+def test_ramp_is_a_straight_line_and_then_level() -> None:
+    assert [ramp(0.5, 2.5, 4)(step) for step in (0, 1, 2, 4, 5, 100)] == [0.5, 1.0, 1.5, 2.5, 2.5, 2.5]
+
+
+@pytest.mark.parametrize("schedule", [off_after(5), ramp(0, 1, steps=7)])
+def test_a_schedule_is_a_value(schedule: object) -> None:
+    assert pickle.loads(pickle.dumps(schedule)) == schedule
+    assert repr(schedule).startswith(type(schedule).__name__)
+
+
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("steps", lambda: off_after(-1)),
+        ("steps", lambda: off_after("10")),
+        ("steps", lambda: off_after(float("nan"))),
+        ("steps", lambda: off_after(True)),
+        ("steps", lambda: ramp(0, 1, steps=0)),
+        ("start", lambda: ramp(-1, 1, steps=5)),
+        ("end", lambda: ramp(1, float("nan"), steps=5)),
+        ("end", lambda: ramp(1, "0", steps=5)),
+    ],
+)
+def test_a_wrong_argument_is_named_in_one_line(argument: str, call: object) -> None:
+    with pytest.raises(MixError) as caught:
+        call()
+    assert str(caught.value).startswith(f"{argument} takes ")
+    assert "\n" not in str(caught.value)

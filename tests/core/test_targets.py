@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import reference
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from batchmix import MixedTarget, MixError, MixPlan, expected_accuracy
+
+A, B = torch.tensor([3, 1, 0, 2]), torch.tensor([1, 3, 2, 2])
+LAM = torch.tensor([0.75, 0.25, 0.5, 1.0])
+
+
+def ids() -> MixedTarget:
+    return MixedTarget(A, B, LAM)
+
+
+def tokens() -> MixedTarget:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randint(5, (2, 4, 3), generator=generator)
+    return MixedTarget(a, b, LAM)
+
+
+def soft() -> MixedTarget:
+    generator = torch.Generator().manual_seed(1)
+    a, b = torch.rand(2, 4, 5, generator=generator).softmax(-1)
+    return MixedTarget(a, b, LAM)
+
+
+def assert_same(target: MixedTarget, a: Tensor, b: Tensor, lam: Tensor) -> None:
+    assert isinstance(target, MixedTarget)
+    for part, expected in zip(target, (a, b, lam), strict=True):
+        assert part.dtype == expected.dtype
+        assert torch.equal(part, expected)
+
+
+def test_a_target_unpacks_and_has_the_shape_of_a_batch() -> None:
+    a, b, lam = target = tokens()
+    assert_same(target, a, b, lam)
+    assert (len(target), target.shape, target.dtype, target.device.type) == (4, (4, 3), torch.int64, "cpu")
+
+
+def test_one_number_is_the_weight_of_every_target() -> None:
+    for one in (0.25, torch.tensor(0.25), torch.tensor(0.25, dtype=torch.float64)):
+        assert_same(MixedTarget(A, B, one), A, B, torch.full((4,), 0.25))
+
+
+def test_lam_stays_float32_whatever_the_targets_are() -> None:
+    for dtype in (torch.uint8, torch.float16, torch.bfloat16, torch.float64):
+        assert MixedTarget(A.to(dtype), B.to(dtype), LAM.double()).lam.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [1.0, pytest.param(1, marks=pytest.mark.xfail(strict=True, reason="src: a whole number lands on the CPU"))],
+)
+def test_a_number_goes_where_the_targets_are(whole: float) -> None:
+    assert MixedTarget(A.to("meta"), B.to("meta"), whole).lam.device.type == "meta"
+
+
+def test_from_plan_pairs_targets_as_blend_pairs_samples() -> None:
+    plan = MixPlan(torch.tensor([1, 2, 3, 0]), LAM)
+    assert_same(MixedTarget.from_plan(A, plan), A, A[[1, 2, 3, 0]], LAM)
+
+
+@pytest.mark.parametrize("target", [ids(), tokens()], ids=["B", "BxT"])
+def test_dense_is_the_oracles(target: MixedTarget) -> None:
+    dense = target.dense(5)
+    assert dense.dtype == torch.float32
+    assert dense.shape == (*target.shape, 5)
+    torch.testing.assert_close(dense.double(), reference.dense(*target, 5), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_dense_takes_small_integers(dtype: torch.dtype) -> None:
+    assert torch.equal(ids().to(dtype).dense(4), ids().dense(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_dense_of_soft_labels_is_their_mix(dtype: torch.dtype) -> None:
+    a, b, lam = target = soft().to(dtype)
+    rows = lam.double().unsqueeze(1)
+    dense = target.dense(5)
+    assert (dense.shape, dense.dtype) == ((4, 5), dtype)
+    expected = (rows * a.double() + (1 - rows) * b.double()).to(dtype)
+    torch.testing.assert_close(dense, expected, rtol=2e-7 if dtype != torch.float16 else 1e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("target", "classes"), [(ids(), 3), (MixedTarget(A - 1, B, LAM), 9), (soft(), 4), (ids().map(Tensor.float), 4)]
+)
+def test_dense_names_the_number_of_classes_that_does_not_fit(target: MixedTarget, classes: int) -> None:
+    with pytest.raises(MixError, match=f"^num_classes takes .*, got {classes}$"):
+        target.dense(classes)
+
+
+def test_dominant_has_the_larger_weight() -> None:
+    assert ids().dominant.tolist() == [3, 3, 0, 2]
+    assert torch.equal(soft().dominant, torch.stack([soft().a[0], soft().b[1], soft().a[2], soft().a[3]]))
+
+
+@pytest.mark.parametrize("target", [ids(), tokens()], ids=["B", "BxT"])
+def test_expected_accuracy_is_the_oracles(target: MixedTarget) -> None:
+    logits = torch.randn(4, 5, *target.shape[1:], generator=torch.Generator().manual_seed(2))
+    earned = reference.expected_accuracy(logits, *target)
+    assert 0 < earned < 1
+    assert float(target.expected_accuracy(logits)) == pytest.approx(earned, abs=1e-6)
+    assert float(expected_accuracy(logits, target)) == pytest.approx(earned, abs=1e-6)
+
+
+def test_expected_accuracy_of_plain_labels_is_the_accuracy() -> None:
+    logits = F.one_hot(torch.tensor([3, 1, 2, 2]), 5).float()
+    assert float(expected_accuracy(logits, A)) == 0.75
+    assert float(MixedTarget(A, B, 1.0).expected_accuracy(logits)) == 0.75
+
+
+@pytest.mark.parametrize("index", [slice(1, 3), slice(None, None, 2), [2, 0], torch.tensor([3, 3, 1]), LAM > 0.4])
+@pytest.mark.parametrize("make", [ids, tokens, soft])
+def test_indexing_takes_samples_with_their_weights(make: object, index: object) -> None:
+    a, b, lam = make()
+    assert_same(make()[index], a[index], b[index], lam[index])
+
+
+def test_one_sample_and_places_of_samples_can_be_taken() -> None:
+    a, b, lam = tokens()
+    assert_same(tokens()[2], a[2], b[2], lam[2].expand(3))
+    assert_same(tokens()[:, 1], a[:, 1], b[:, 1], lam)
+    assert_same(tokens()[1:, :2], a[1:, :2], b[1:, :2], lam[1:])
+    assert_same(ids()[3], A[3], B[3], LAM[3])
+
+
+@pytest.mark.parametrize("index", [None, ..., torch.ones(4, 3, dtype=torch.bool), (..., 0)], ids=repr)
+def test_an_index_that_loses_the_samples_is_refused(index: object) -> None:
+    with pytest.raises(MixError, match="^index takes "):
+        tokens()[index]
+
+
+def test_view_flattens_with_the_weight_of_the_sample() -> None:
+    a, b, lam = tokens()
+    assert_same(tokens().view(-1), a.view(-1), b.view(-1), lam.repeat_interleave(3))
+    assert_same(tokens().view(4, 3, 1), a.view(4, 3, 1), b.view(4, 3, 1), lam)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_flattened_tokens_lose_as_much_as_tokens_in_place(reduction: str) -> None:
+    logits = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(3))
+    flat = F.cross_entropy(logits.view(-1, 5), tokens().view(-1), reduction=reduction)
+    torch.testing.assert_close(flat, F.cross_entropy(logits.movedim(-1, 1), tokens(), reduction=reduction))
+    exact = reference.cross_entropy(logits.movedim(-1, 1), *tokens(), reduction=reduction)
+    torch.testing.assert_close(flat.double(), exact, rtol=1e-6, atol=1e-6)
+
+
+def test_to_moves_all_and_casts_the_targets_alone() -> None:
+    cast = soft().to(torch.float16)
+    assert (cast.a.dtype, cast.b.dtype, cast.lam.dtype) == (torch.float16, torch.float16, torch.float32)
+    moved = soft().to("meta", dtype=torch.float64, non_blocking=True)
+    assert {part.device.type for part in moved} == {"meta"}
+    assert [part.dtype for part in moved] == [torch.float64, torch.float64, torch.float32]
+
+
+def test_map_changes_both_targets_and_keeps_lam() -> None:
+    assert_same(tokens().map(lambda y: y[:, 0] + 1), tokens().a[:, 0] + 1, tokens().b[:, 0] + 1, LAM)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])
+def test_a_target_can_be_copied_and_pickled(copied: object) -> None:
+    assert_same(copied(tokens()), *tokens())
+
+
+def test_repr_reads_as_a_mix() -> None:
+    assert repr(ids()[:2]) == "MixedTarget([0.75 of 3 + 0.25 of 1, 0.25 of 1 + 0.75 of 3])"
+    assert repr(tokens()) == "MixedTarget(int64 tensor (4, 3), lam from 0.25 to 1.00)"
+    assert "\n" not in repr(MixedTarget(torch.arange(100), torch.arange(100), 0.5))
+
+
+class Rows(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def collate_pairs(indices: list[int]) -> tuple[Tensor, MixedTarget]:
+    y = torch.tensor(indices)
+    return y.float(), MixedTarget(y, y.flip(0), torch.linspace(0.5, 1, len(y)))
+
+
+def test_a_worker_hands_a_target_over_whole() -> None:
+    loader = DataLoader(Rows(), 4, num_workers=2, collate_fn=collate_pairs)
+    for start, (_, target) in zip((0, 4), loader, strict=True):
+        y = torch.arange(start, start + 4)
+        assert_same(target, y, y.flip(0), torch.linspace(0.5, 1, 4))
+
+
+@pytest.mark.gpu
+def test_a_target_is_pinned_by_the_loader() -> None:
+    loader = DataLoader(Rows(), 4, collate_fn=collate_pairs, pin_memory=True)
+    for _, target in loader:
+        assert isinstance(target, MixedTarget)
+        assert all(part.is_pinned() for part in target)
+        assert target.to("cuda", non_blocking=True).lam.is_cuda
+
+
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("a", lambda: MixedTarget([1, 2], B, 0.5)),
+        ("b", lambda: MixedTarget(A, None, 0.5)),
+        ("b", lambda: MixedTarget(A, B[:3], 0.5)),
+        ("b", lambda: MixedTarget(A, B.float(), 0.5)),
+        ("b", lambda: MixedTarget(A, B.to("meta"), 0.5)),
+        ("lam", lambda: MixedTarget(A, B, LAM[:3])),
+        ("lam", lambda: MixedTarget(A, B, LAM.view(4, 1))),
+        ("lam", lambda: MixedTarget(A.to("meta"), B.to("meta"), LAM)),
+        ("y", lambda: MixedTarget.from_plan(A[:3], MixPlan.identity(4))),
+        ("y", lambda: MixedTarget.from_plan(A[0], MixPlan.identity(4))),
+        ("y", lambda: MixedTarget.from_plan([0, 1, 2, 3], MixPlan.identity(4))),
+        ("y", lambda: MixedTarget.from_plan(A.to("meta"), MixPlan.identity(4))),
+        ("target", lambda: soft().expected_accuracy(torch.zeros(4, 5))),
+        ("logits", lambda: ids().expected_accuracy(torch.zeros(3, 5))),
+        ("logits", lambda: tokens().expected_accuracy(torch.zeros(4, 5))),
+    ],
+)
+def test_a_wrong_argument_is_named_in_one_line(argument: str, call: object) -> None:
+    with pytest.raises(MixError) as caught:
+        call()
+    message = str(caught.value)
+    assert message.startswith(f"{argument} takes ")
+    assert ", got " in message
+    assert "\n" not in message

@@ -1,0 +1,74 @@
+"""The exported names are a promise, so they are a test."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import batchmix
+
+PUBLIC = (
+    "MixError",
+    "MixPlan",
+    "MixUpLoss",
+    "MixedTarget",
+    "Mixer",
+    "Mixup",
+    "__version__",
+    "blend",
+    "calibration_error",
+    "expected_accuracy",
+    "mixed_loss",
+    "off_after",
+    "ramp",
+    "sample_lam",
+    "sample_partner",
+)
+
+
+def undocumented(thing: object) -> str | None:
+    """What the docstring of a public callable lacks; None where it lacks nothing."""
+    doc = inspect.getdoc(thing) if thing.__doc__ else None
+    if not doc:
+        return "no docstring"
+    if isinstance(thing, type) and issubclass(thing, Exception):
+        return None  # raised by batchmix, not built by users
+    if isinstance(thing, type) and "__init__" in vars(thing):
+        doc += thing.__init__.__doc__ or ""
+    if inspect.signature(thing).parameters and "Args:" not in doc:
+        return "parameters, and no Args"
+    return None
+
+
+def test_all_is_the_public_list() -> None:
+    assert tuple(batchmix.__all__) == PUBLIC
+    assert list(PUBLIC) == sorted(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_is_there_and_documented(name: str) -> None:
+    thing = getattr(batchmix, name)
+    if callable(thing):
+        assert undocumented(thing) is None
+
+
+def test_a_missing_docstring_is_caught() -> None:
+    def bare(x: int) -> int:
+        return x
+
+    def half(x: int) -> int:
+        """Return x."""
+        return x
+
+    def simple() -> int:
+        """Return 1."""
+        return 1
+
+    class BareError(ValueError):
+        pass
+
+    assert undocumented(bare) == "no docstring"
+    assert undocumented(half) == "parameters, and no Args"
+    assert undocumented(simple) is None
+    assert undocumented(BareError) == "no docstring"
