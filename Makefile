@@ -7,7 +7,7 @@ PIP := .venv/bin/python -m pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check fix pictures constraints clean
+.PHONY: help train test check fix results pictures constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -28,6 +28,9 @@ check: .venv/.installed-dev ## formatting, lint, types, tests: what CI runs
 fix: .venv/.installed-dev ## format, and repair what lint can repair
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+
+results: .venv/.installed ## make the README's table of results anew from results/
+	.venv/bin/batchmix results results/*.jsonl --write README.md
 
 pictures: .venv/.installed ## draw docs/pictures anew
 	.venv/bin/batchmix show --out docs/pictures $(ARGS)

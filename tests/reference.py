@@ -121,7 +121,9 @@ def calibration_error(probs: Tensor, labels: Tensor, bins: int) -> float:
     members: list[list[tuple[float, float]]] = [[] for _ in range(bins)]
     for row, label in zip(probs.tolist(), labels.tolist(), strict=True):
         confidence = max(row)
-        members[min(int(confidence * bins), bins - 1)].append((confidence, float(row.index(confidence) == label)))
+        members[min(int(confidence * bins), bins - 1)].append(
+            (confidence, float(row.index(confidence) == label))
+        )
     error = 0.0
     for group in members:
         if group:

@@ -8,9 +8,11 @@ Source: the pair and the density are the two pictures of Gugger 2018, "Mixup dat
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,12 +22,13 @@ from batchmix.core.blending import blend
 from batchmix.core.plan import MixPlan, describe
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
+from batchmix.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["beta_density", "draw_batch", "draw_beta", "draw_pair", "label_texts"]
+__all__ = ["beta_density", "draw_batch", "draw_beta", "draw_pair", "label_texts", "write_figure"]
 
 DPI = 160
 INK = "#222222"
@@ -213,6 +216,17 @@ def label_texts(y: Any, class_names: Sequence[str] | None = None) -> list[str]:
 
 
 # What a target says
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, whole or not at all.
+
+    Raises:
+        DataError: If the disk is full or refuses the file.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white")
+    write_whole(path, [buffer.getbuffer()])
 
 
 def _mixed_shares(y: MixedTarget) -> list[_Shares]:

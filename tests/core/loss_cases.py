@@ -109,7 +109,9 @@ def pointwise_cases() -> list[Case]:
         Case("bce", F.binary_cross_entropy, nn.BCELoss, {"weight": class_weights(5)}, form="probs"),
         Case("bce_logits", logits, nn.BCEWithLogitsLoss, {}, form="multi_label"),
         Case("bce_logits", logits, nn.BCEWithLogitsLoss, {"weight": class_weights(5)}, form="multi_label"),
-        Case("bce_logits", logits, nn.BCEWithLogitsLoss, {"pos_weight": class_weights(5)}, form="multi_label"),
+        Case(
+            "bce_logits", logits, nn.BCEWithLogitsLoss, {"pos_weight": class_weights(5)}, form="multi_label"
+        ),
         Case("mse", F.mse_loss, nn.MSELoss, {}, form="values"),
         Case("mse", F.mse_loss, nn.MSELoss, {}, (4, 3, 5, 2), "values"),
         Case("mse", F.mse_loss, nn.MSELoss, {}, (6,), "values"),

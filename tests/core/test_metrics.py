@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-import reference
 import torch
 
+import reference
 from batchmix import MixError, calibration_error
 
 
@@ -31,6 +31,8 @@ def test_calibration_error_is_nothing_where_confidence_is_accuracy() -> None:
         ("bins", torch.ones(3, 2), torch.zeros(3), 0),
     ],
 )
-def test_a_wrong_argument_is_named(argument: str, probs: torch.Tensor, labels: torch.Tensor, bins: int) -> None:
+def test_a_wrong_argument_is_named(
+    argument: str, probs: torch.Tensor, labels: torch.Tensor, bins: int
+) -> None:
     with pytest.raises(MixError, match=f"^{argument} takes "):
         calibration_error(probs, labels.long(), bins=bins)

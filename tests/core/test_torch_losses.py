@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import reference
 import torch
 from loss_cases import IGNORED, Case, case_id, class_cases, class_weights, pointwise_cases, quiet, random
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import reference
 from batchmix import MixedTarget, MixError, MixUpLoss
 
 TOLERANCE = {torch.float64: {"rtol": 1e-12, "atol": 1e-12}, torch.float32: {"rtol": 1e-5, "atol": 1e-6}}
@@ -56,7 +56,9 @@ def one_by_one(case: Case, output: Tensor, target: MixedTarget) -> tuple[Tensor,
 
     def loss_of(i: int, y: Tensor) -> Tensor:
         rows = {} if per_place is None else {"weight": per_place[i : i + 1]}
-        return case.function(output[i : i + 1], y.unsqueeze(0).double(), reduction="none", **options, **rows)[0]
+        return case.function(output[i : i + 1], y.unsqueeze(0).double(), reduction="none", **options, **rows)[
+            0
+        ]
 
     losses = reference.pair_loss(loss_of, target.a, target.b, target.lam)
     weighted_mean = per_place is not None and case.name == "mse"
@@ -134,7 +136,7 @@ class Ops(TorchDispatchMode):
         super().__init__()
         self.names: list[str] = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.names.append(func.overloadpacket.__name__)
         return func(*args, **(kwargs or {}))
 
@@ -169,7 +171,9 @@ def test_a_value_of_no_weight_may_be_infinite() -> None:
 
 
 @pytest.mark.parametrize("own", [1.0, 0.6])
-@pytest.mark.parametrize("options", [{}, {"weight": class_weights(5).float()}, {"label_smoothing": 0.1}], ids=list)
+@pytest.mark.parametrize(
+    "options", [{}, {"weight": class_weights(5).float()}, {"label_smoothing": 0.1}], ids=list
+)
 def test_a_batch_of_ignored_labels_gives_what_torch_gives(options: dict[str, object], own: float) -> None:
     ignored = torch.full((4,), IGNORED)
     for reduction in ("none", "mean", "sum"):

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from made_up import Small, put
 
-from batchmix.data import cache as cache_module
 from batchmix.data.obtain import data_folder, obtain
 from batchmix.data.report import Report
 from batchmix.errors import DataError, MixError
+from batchmix.files import write_whole
 
 CACHE = "cifar10.bin"
 
@@ -243,7 +243,7 @@ def test_too_little_room_is_said_before_anything_is_fetched(
 def test_a_disk_that_fills_up_leaves_nothing(
     reachable: Small, quiet: Report, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = cache_module.write_whole
+    whole = write_whole
 
     def fills_up(path: Path, chunks: Iterator[memoryview], size: int) -> None:
         def some() -> Iterator[memoryview]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,26 +118,16 @@ def _draw_batch(data: Cifar10, args: argparse.Namespace) -> Figure:
 
 def _write_all(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     """Write each as ``<name>.png``, making the folder if it is not there."""
+    from batchmix.pictures import write_figure
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [_write(figure, folder / f"{name}.png") for name, figure in figures.items()]
+        paths = {name: folder / f"{name}.png" for name in figures}
+        for name, figure in figures.items():
+            write_figure(paths[name], figure)
+        return list(paths.values())
     except OSError as error:
         raise DataError(f"cannot write pictures to {folder}: {error.strerror or error}") from error
-
-
-def _write(figure: Figure, path: Path) -> Path:
-    """Write a PNG next to its place and move it there, so that no half of one is ever seen."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".png", dir=path.parent)
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            figure.savefig(file, format="png", facecolor="white")
-        part.chmod(0o644)  # mkstemp's files are for their owner alone
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return path
 
 
 def _check_display() -> None:

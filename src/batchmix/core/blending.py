@@ -71,5 +71,5 @@ def _check(x: Tensor, plan: MixPlan, other: Tensor, out: Tensor | None) -> None:
         if (tensor.shape, tensor.dtype, tensor.device) != (x.shape, x.dtype, x.device):
             like, got = f"{describe(x)} on {x.device}", f"{describe(tensor)} on {tensor.device}"
             raise MixError(f"{name} takes what x is, {like}, got {got}")
-    if plan.mask is not None and plan.mask.dim() != x.dim():
-        raise MixError(f"x takes {plan.mask.dim()} dimensions, as the plan's mask has, got {describe(x)}")
+    if plan.mask is not None and (plan.mask.dim() != x.dim() or plan.mask.shape[2:] != x.shape[2:]):
+        raise MixError(f"x takes the size of the plan's mask, {describe(plan.mask)}, got {describe(x)}")

@@ -54,6 +54,8 @@ def mixed_loss(loss_fn: LossFn, output: Any, target: Any) -> Tensor:
         return loss_fn(output, target)
     if loss_fn in MIXED_LOSSES:
         return MIXED_LOSSES[loss_fn](output, target)
+    if isinstance(loss_fn, functools.partial) and loss_fn.func in MIXED_LOSSES and not loss_fn.args:
+        return MIXED_LOSSES[loss_fn.func](output, target, **loss_fn.keywords)
     if isinstance(loss_fn, nn.Module) and type(loss_fn) in TORCH_MODULES:
         function, options = TORCH_MODULES[type(loss_fn)]
         return MIXED_LOSSES[function](output, target, **{name: getattr(loss_fn, name) for name in options})

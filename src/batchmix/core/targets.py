@@ -47,7 +47,7 @@ class MixedTarget:
                 raise MixError(f"{name} takes a tensor of targets, got {describe(part)}")
         if (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
             raise MixError(f"b takes what a is, {describe(a)} on {a.device}, got {describe(b)} on {b.device}")
-        lam = torch.as_tensor(lam, dtype=torch.float32, device=a.device if isinstance(lam, float) else None)
+        lam = torch.as_tensor(lam, dtype=torch.float32, device=None if isinstance(lam, Tensor) else a.device)
         if lam.dim() == 0 and a.dim() > 0:
             lam = lam.expand(len(a))
         if lam.shape != a.shape[:1]:

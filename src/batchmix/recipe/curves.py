@@ -30,7 +30,7 @@ def draw_curves(log: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) ->
     below.set_xlabel("epochs")
     below.set_ylim(top=100)
     above.set_ylim(bottom=0)
-    above.legend(loc="upper right", frameon=False)
+    figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     title = "no mixing" if summary["mix"] == "none" else f"mixup, alpha {summary['alpha']:g}"
     above.set_title(
         f"{title}, seed {summary['seed']}: {summary['accuracy']:.2%} of the test images, "

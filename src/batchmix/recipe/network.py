@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 WHITENING_FILTERS = 24  # the 12 eigenvectors of 3x2x2 patches, and the same with the other sign
-HEAD_SCALE = 1 / 9  # keeps the first logits small enough to learn from
 NORM_EPS = 1e-12  # the norm follows filters of fixed length: nothing there is close to 0
 
 
@@ -41,7 +40,7 @@ class Net(nn.Module):
         x = F.gelu(self.whitening(x), approximate="tanh")
         x = self.blocks(x)
         logits: Tensor = self.head(x.amax((2, 3)))
-        return logits * HEAD_SCALE
+        return logits / self.head.in_features  # weights of unit size, logits that start small
 
 
 class Block(nn.Module):

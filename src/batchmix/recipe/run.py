@@ -8,7 +8,6 @@ The run folder holds ``config.json``, ``machine.json``, ``log.jsonl`` (a line fo
 from __future__ import annotations
 
 import copy
-import io
 import json
 import signal
 import time
@@ -144,6 +143,7 @@ def finish(training: Training, folder: Path, summary: Mapping[str, Any]) -> None
     """Write what a finished run leaves: weights, curves, summary; the checkpoint is not needed any more."""
     from safetensors.torch import save
 
+    from batchmix.pictures import write_figure
     from batchmix.recipe.curves import draw_curves
 
     weights = {name: tensor.contiguous().cpu() for name, tensor in training.net.state_dict().items()}
@@ -157,18 +157,11 @@ def finish(training: Training, folder: Path, summary: Mapping[str, Any]) -> None
 
 def draw_mixed(training: Training, path: Path) -> None:
     """The first batch of the run as the net sees it, with labels and weights."""
-    from batchmix.pictures import draw_batch
+    from batchmix.pictures import draw_batch, write_figure
 
     x, labels = training.batches.at(0, training.config.size_at(0))
     x, y = copy.deepcopy(training.mixup)(x[:16], labels[:16])  # the run's own draws stay as they are
     write_figure(path, draw_batch(x, y, CIFAR10_CLASSES, columns=8, mean=MEAN, std=STD))
-
-
-def write_figure(path: Path, figure: Any) -> None:
-    """Write a matplotlib figure as PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_whole(path, [buffer.getbuffer()])
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
