@@ -7,7 +7,7 @@ PIP := .venv/bin/python -m pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check fix results pictures constraints clean
+.PHONY: help train test check fix records results pictures constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -28,6 +28,11 @@ check: .venv/.installed-dev ## formatting, lint, types, tests: what CI runs
 fix: .venv/.installed-dev ## format, and repair what lint can repair
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+
+records: .venv/.installed ## train the five seeds with and without mixup, one after the other (an hour)
+	for seed in 0 1 2 3 4; do for mix in mixup none; do \
+	  .venv/bin/batchmix train --mix $$mix --seed $$seed --record results/cifar10.jsonl $(ARGS) || exit; \
+	done; done
 
 results: .venv/.installed ## make the README's table of results anew from results/
 	.venv/bin/batchmix results results/*.jsonl --write README.md

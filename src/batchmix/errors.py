@@ -22,11 +22,19 @@ class MixError(ValueError):
             >>> print(MixError.of("alpha", -1, "a number >= 0"))
             alpha takes a number >= 0, got -1
         """
-        shown = repr(got)
-        if len(shown) > 80:
-            shown = shown[:77] + "..."
-        return cls(f"{argument} takes {takes}, got {shown}")
+        return cls(f"{argument} takes {takes}, got {shorten(got)}")
 
 
 class DataError(RuntimeError):
     """Data that could not be found, fetched, verified or stored; the message says what to do by hand."""
+
+
+def shorten(value: object, length: int = 60) -> str:
+    """The value's ``repr`` on one line of at most ``length`` characters.
+
+    Example:
+        >>> shorten("a" * 10, length=8)
+        "'aaaa..."
+    """
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= length else shown[: length - 3] + "..."

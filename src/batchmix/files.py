@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import secrets
 from collections.abc import Iterable
@@ -34,7 +35,8 @@ def write_whole(path: Path, chunks: Iterable[bytes | memoryview], size: int | No
                 file.write(chunk)
         part.replace(path)
     except BaseException as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where it could not even be made
+            part.unlink()
         if isinstance(error, OSError):
             raise cannot_write(path, error, size) from error
         raise

@@ -195,8 +195,11 @@ class Mixer:
         factor = self.schedule.get(name)
         if factor is None:
             return value
+        times = factor(step)
+        if not isinstance(times, (int, float)):
+            raise MixError.of(f"schedule[{name!r}] at step {step}", times, "a number")
         check = check_probability if name == "p" else check_alpha
-        return check(value * factor(step), f"{name} times schedule[{name!r}] at step {step}")
+        return check(value * times, f"{name} times schedule[{name!r}] at step {step}")
 
     def _check_schedule(self, schedule: Any) -> dict[str, Schedule]:
         if schedule is None:

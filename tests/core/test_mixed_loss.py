@@ -67,10 +67,7 @@ def oracle(reduction: str = "none", lam: Tensor | float = LAM) -> Tensor:
     return {"none": rows, "mean": rows.mean(), "sum": rows.sum()}[reduction]
 
 
-UNHASHABLE = pytest.mark.xfail(strict=True, reason="src: `loss_fn in MIXED_LOSSES` hashes the callable")
-
-
-@pytest.mark.parametrize("loss_fn", [focal, pytest.param(FocalValue(), marks=UNHASHABLE)])
+@pytest.mark.parametrize("loss_fn", [focal, FocalValue()])
 def test_a_loss_per_sample_stays_one(loss_fn: Callable[..., Tensor]) -> None:
     torch.testing.assert_close(mixed_loss(loss_fn, logits(), target()), oracle())
 

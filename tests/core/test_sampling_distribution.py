@@ -9,7 +9,7 @@ from scipy import stats
 
 from batchmix import sample_lam, sample_partner
 
-DRAWS = 20_000
+DRAWS = 200_000
 # Within 1e-6 of the ends float32 cannot tell lam from 0 or 1; what lies there is counted, not ranked.
 LOW, HIGH = 1e-6, 1 - 1e-6
 
@@ -34,7 +34,7 @@ def cdf(alpha: float, fold: bool, lam: np.ndarray | float) -> np.ndarray:
 def test_lam_has_the_law_of_beta(alpha: float, fold: bool, per: str) -> None:
     lam = draws(alpha, seed=0, fold=fold, per=per)
     low = 0.5 if fold else LOW
-    inside = lam[(lam > low) & (lam < HIGH)]
+    inside = lam[(lam >= low) & (lam < HIGH)]
     start, end = cdf(alpha, fold, low), cdf(alpha, fold, HIGH)
     assert stats.binomtest(len(inside), len(lam), min(end - start, 1.0)).pvalue > 1e-3
     assert stats.kstest(inside, lambda x: (cdf(alpha, fold, x) - start) / (end - start)).pvalue > 1e-3
@@ -58,5 +58,6 @@ def test_mean_and_variance_are_those_of_beta(alpha: float) -> None:
 
 def test_a_vanishing_alpha_keeps_or_takes_whole_samples() -> None:
     lam = draws(1e-8, seed=2, fold=False)
-    assert set(np.unique(lam)) == {0.0, 1.0}
-    assert stats.binomtest(int(lam.sum()), DRAWS, 0.5).pvalue > 1e-3
+    between = (lam > LOW) & (lam < HIGH)
+    assert between.mean() < 1e-4  # two uniform draws that are the same number
+    assert stats.binomtest(int((lam > 0.5).sum()), DRAWS, 0.5).pvalue > 1e-3

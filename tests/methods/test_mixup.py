@@ -63,17 +63,12 @@ def test_a_sample_alone_with_itself_has_all_the_weight() -> None:
         assert target.lam.tolist() == [1.0]
 
 
-ONE_LAM = pytest.mark.xfail(strict=True, reason="src: lam is set to 1 at fixed points where per='batch' too")
-
-
-@ONE_LAM
 def test_one_lam_holds_for_the_whole_batch() -> None:
     for seed in range(20):
         lam = Mixup(1.0, per="batch", seed=seed).plan(X).lam
         assert torch.equal(lam, lam[:1].expand(8))
 
 
-@ONE_LAM
 def test_a_loss_that_returns_one_number_works_where_one_lam_holds() -> None:
     for seed in range(20):
         _, target = Mixup(1.0, per="batch", seed=seed)(X, Y)

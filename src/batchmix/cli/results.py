@@ -14,7 +14,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "results",
         help="make the table of results from records",
         description="Make a Markdown table from the records that `batchmix train --record` wrote: a row for "
-        "runs that differ in their seed alone, with mean and 95%% interval.",
+        "runs that differ in their seed alone, with mean and 95% interval.",
     )
     parser.add_argument("records", nargs="+", type=Path, metavar="FILE", help="files of records (.jsonl)")
     parser.add_argument(
@@ -37,8 +37,10 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(made + "\n")
         return 0
     try:
-        text = args.write.read_text()
+        text = args.write.read_bytes().decode()  # line ends stay as they are
     except OSError as error:
         raise DataError(f"cannot read {args.write}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise DataError(f"cannot read {args.write}: it is not UTF-8") from None
     write_whole(args.write, [insert_table(text, made).encode()])
     return 0

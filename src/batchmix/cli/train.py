@@ -32,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         _add_flag(parser, flag)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="a folder with CIFAR-10, in any published form"
+        "--root", type=Path, metavar="DIR", help="a folder with CIFAR-10, in any published form"
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
     parser.add_argument(
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         preset=name,
         command="batchmix " + shlex.join(sys.argv[1:]),
         device=args.device,
-        data=args.data,
+        data=args.root,
         out=args.out,
         resume=args.resume,
         record=args.record,

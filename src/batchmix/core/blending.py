@@ -13,9 +13,9 @@ def blend(x: Tensor, plan: MixPlan, *, other: Tensor | None = None, out: Tensor 
     """Combine every sample with its partner.
 
     Row i becomes ``w*x[i] + (1-w)*x[partner[i]]``; ``w`` is the mask if the plan has one, else ``lam[i]``.
-    Where ``w`` is 1 or 0 the result is one of the two, bit for bit. Half precision is combined in float32
-    and rounded once. Integer images are refused: mixing would truncate them, and which scale they are to be
-    converted to is not ours to guess.
+    Where ``w`` is 1 or 0 the result is one of the two, if both are finite. Half precision is combined in
+    float32 and rounded once. Integer images are refused: mixing would truncate them, and which scale they
+    are to be converted to is not ours to guess.
 
     Args:
         x: Batch, (B, ...), floating point. Not modified unless it is also ``out``.

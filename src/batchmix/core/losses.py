@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,13 +52,16 @@ def mixed_loss(loss_fn: LossFn, output: Any, target: Any) -> Tensor:
     """
     if not isinstance(target, MixedTarget):
         return loss_fn(output, target)
-    if loss_fn in MIXED_LOSSES:
+    if isinstance(loss_fn, Hashable) and loss_fn in MIXED_LOSSES:
         return MIXED_LOSSES[loss_fn](output, target)
     if isinstance(loss_fn, functools.partial) and loss_fn.func in MIXED_LOSSES and not loss_fn.args:
         return MIXED_LOSSES[loss_fn.func](output, target, **loss_fn.keywords)
-    if isinstance(loss_fn, nn.Module) and type(loss_fn) in TORCH_MODULES:
-        function, options = TORCH_MODULES[type(loss_fn)]
-        return MIXED_LOSSES[function](output, target, **{name: getattr(loss_fn, name) for name in options})
+    for kind, (function, options) in TORCH_MODULES.items():
+        # A subclass counts as torch's own unless it computes something else.
+        if isinstance(loss_fn, kind) and type(loss_fn).forward is kind.forward:
+            return MIXED_LOSSES[function](
+                output, target, **{name: getattr(loss_fn, name) for name in options}
+            )
     return _mix_any(loss_fn, output, target)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batchmix.errors import MixError
+from batchmix.errors import MixError, shorten
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +38,23 @@ class MixPlan:
     mask: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.partner.dim() != 1 or self.partner.dtype != torch.int64:
-            raise MixError(f"partner takes a (B,) int64 tensor, got {describe(self.partner)}")
-        if self.lam.dim() != 1 or self.lam.dtype != torch.float32:
-            raise MixError(f"lam takes a (B,) float32 tensor, got {describe(self.lam)}")
+        for name, part, dtype in (("partner", self.partner, torch.int64), ("lam", self.lam, torch.float32)):
+            if not isinstance(part, Tensor) or part.dim() != 1 or part.dtype != dtype:
+                wanted = str(dtype).removeprefix("torch.")
+                raise MixError(f"{name} takes a (B,) {wanted} tensor, got {describe(part)}")
         if self.lam.shape != self.partner.shape:
             raise MixError(f"lam takes one weight a partner: {len(self.partner)}, got {len(self.lam)}")
         if self.lam.device != self.partner.device:
             raise MixError(f"lam takes partner's device {self.partner.device}, got {self.lam.device}")
-        if self.mask is not None and self.mask.shape[0] not in (1, len(self.lam)):
-            raise MixError(f"mask takes 1 or {len(self.lam)} rows, got {describe(self.mask)}")
+        if self.mask is not None:
+            self._check_mask(self.mask)
+
+    def _check_mask(self, mask: object) -> None:
+        rows = (1, len(self.lam))
+        if not isinstance(mask, Tensor) or mask.dim() < 2 or mask.shape[0] not in rows:
+            raise MixError(f"mask takes a tensor (B or 1, 1, ...) with B = {rows[1]}, got {describe(mask)}")
+        if mask.device != self.lam.device:
+            raise MixError(f"mask takes partner's device {self.lam.device}, got {mask.device}")
 
     @classmethod
     def identity(cls, batch_size: int, device: torch.device | str | None = None) -> MixPlan:
@@ -84,8 +91,7 @@ def describe(value: Any) -> str:
     """
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
-    shown = repr(value)
-    return f"{type(value).__name__} {shown if len(shown) <= 60 else shown[:57] + '...'}"
+    return f"{type(value).__name__} {shorten(value)}"
 
 
 def as_rows(lam: Tensor, ndim: int) -> Tensor:

@@ -168,7 +168,9 @@ def _sample_beta(alpha: float, count: int, generator: torch.Generator | None, de
     ``torch.distributions.Beta`` takes no generator, and a ratio of Gamma(alpha) draws is 0/0 for a small
     alpha. Gamma(alpha) is Gamma(alpha+1) times U**(1/alpha) in distribution; the ratio is taken in logs.
     """
+    alpha = min(max(alpha, 1e-30), 1e30)  # beyond, float32 ends; the density is at its limit long before
     shape = torch.full((2, count), alpha + 1, dtype=torch.float32, device=device)
     uniform = 1 - torch.rand(2, count, generator=generator, device=device)  # in (0, 1]: the log is finite
-    log_gamma = torch._standard_gamma(shape, generator=generator).log() + uniform.log() / alpha
-    return torch.sigmoid(log_gamma[0] - log_gamma[1])
+    log_gamma = torch._standard_gamma(shape, generator=generator).log()
+    log_uniform = uniform.log()
+    return torch.sigmoid((log_gamma[0] - log_gamma[1]) + (log_uniform[0] - log_uniform[1]) / alpha)

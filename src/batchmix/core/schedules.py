@@ -5,6 +5,7 @@ Any callable of the step will do; these two can be pickled and print themselves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ class ramp:  # noqa: N801
     def __post_init__(self) -> None:
         _check_steps(self.steps, at_least=1)
         for name, value in (("start", self.start), ("end", self.end)):
-            if not isinstance(value, (int, float)) or not value >= 0:
+            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise MixError.of(name, value, "a factor >= 0")
 
     def __call__(self, step: int) -> float:
@@ -74,5 +75,5 @@ class ramp:  # noqa: N801
 
 
 def _check_steps(steps: object, at_least: int) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, (int, float)) or not steps >= at_least:
+    if isinstance(steps, bool) or not isinstance(steps, (int, float)) or not at_least <= steps < math.inf:
         raise MixError.of("steps", steps, f"a number of steps >= {at_least}")

@@ -30,7 +30,8 @@ class Mixup(Mixer):
     """mixup of a batch with a shuffled version of itself.
 
     Row i becomes ``lam[i]*x[i] + (1-lam[i])*x[partner[i]]`` with ``lam ~ Beta(alpha, alpha)``, and the target
-    becomes a ``MixedTarget`` of both. A sample that is its own partner has ``lam`` 1.
+    becomes a ``MixedTarget`` of both. A sample that is its own partner has ``lam`` 1, unless one ``lam``
+    holds for the batch.
 
     Args:
         alpha: Shape of the Beta density, >= 0; the larger, the stronger the mixing; 0 mixes nothing.
@@ -91,6 +92,6 @@ class Mixup(Mixer):
         lam = sample_lam(
             settings["alpha"], size, per=self.per, fold=self.fold, partner=partner, generator=generator
         )
-        if not between:
+        if not between and (self.per != "batch" or size == 1):
             lam = torch.where(partner == own, 1.0, lam)
         return MixPlan(partner, lam)

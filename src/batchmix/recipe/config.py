@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ class TrainConfig:
     """How one net is trained.
 
     Args:
-        see the help text of each field; lengths are in epochs, rates per step at ``batch_size``.
+        see the help text of each field; lengths are in epochs, rates per step or, where said, per image.
 
     Raises:
         MixError: If a value is out of range; the message names the field.
@@ -42,9 +43,9 @@ class TrainConfig:
     )
     label_smoothing: float = option(0.0, "label smoothing, 0 to 1; mixing does the same work")
     filter_lr: float = option(0.24, "peak learning rate of the convolution filters (Muon)")
-    bias_lr: float = option(0.053, "peak learning rate of the biases (SGD)")
-    head_lr: float = option(0.67, "peak learning rate of the last layer (SGD)")
-    weight_decay: float = option(0.001, "weight decay of biases and last layer, times their learning rate")
+    bias_lr: float = option(0.053, "peak learning rate of the biases (SGD), per image")
+    head_lr: float = option(0.67, "peak learning rate of the last layer (SGD), per image")
+    weight_decay: float = option(2e-6, "weight decay of biases and last layer, per image")
     shift: int = option(2, "largest shift of an image in pixels")
     images: int = option(50_000, "how many training images to use, the first ones")
     seed: int = option(0, "of the initial weights, the order of the images and all other draws")
@@ -56,7 +57,7 @@ class TrainConfig:
         for name, takes, holds in (
             ("mix", "'none' or 'mixup'", self.mix in ("none", "mixup")),
             ("mix_until", "a share in [0, 1]", 0 <= self.mix_until <= 1),
-            ("epochs", "a number > 0", self.epochs > 0),
+            ("epochs", "a number > 0", 0 < self.epochs < math.inf),
             ("batch_size", "a whole number >= 2", self.batch_size >= 2),
             ("widths", "three numbers >= 1", len(self.widths) == 3 and min(self.widths) >= 1),
             (
@@ -67,7 +68,8 @@ class TrainConfig:
             ("label_smoothing", "a number in [0, 1)", 0 <= self.label_smoothing < 1),
             ("shift", "a number of pixels in [0, 8]", 0 <= self.shift <= 8),
             ("images", "a number of images in [batch_size, 50000]", self.batch_size <= self.images <= 50_000),
-            *((name, "a number >= 0", getattr(self, name) >= 0) for name in RATES),
+            ("seed", "a whole number below 2**32", self.seed < 2**32),
+            *((name, "a number >= 0", 0 <= getattr(self, name) < math.inf) for name in RATES),
         ):
             if not holds:
                 raise MixError.of(name, getattr(self, name), takes)
@@ -114,20 +116,20 @@ PRESETS: dict[str, Preset] = {
         "seconds: shows that everything works, learns next to nothing",
     ),
     "quick": Preset(
-        TrainConfig(epochs=3, widths=(32, 64, 128), sizes=(20, 24, 32)),
-        "about two minutes on two CPU cores",
+        TrainConfig(epochs=2.5, widths=(32, 64, 128), sizes=(20, 24, 32)),
+        "about two minutes on two CPU cores with AVX2",
     ),
     "cpu": Preset(
-        TrainConfig(),
-        "six minutes on two CPU cores with AVX2",
+        TrainConfig(epochs=5.5, widths=(32, 64, 128), sizes=(24, 28, 32)),
+        "about five minutes on two CPU cores with AVX2",
     ),
     "cpu-bf16": Preset(
         TrainConfig(epochs=8, batch_size=1000, widths=(64, 256, 256), alpha=0.2),
-        "six minutes on two CPU cores with bf16 matrix units (AMX)",
+        "for two CPU cores with bf16 matrix units (AMX); not measured yet",
     ),
     "gpu": Preset(
         TrainConfig(epochs=16, batch_size=1000, widths=(64, 256, 256), alpha=0.2, mix_until=0.75),
-        "seconds on one GPU",
+        "for one GPU; not measured yet",
     ),
 }
 

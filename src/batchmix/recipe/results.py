@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -10,16 +11,15 @@ from statistics import mean, stdev
 from typing import Any
 
 from batchmix.errors import DataError
+from batchmix.recipe.config import TrainConfig
 
 Record = Mapping[str, Any]
 
-# Two-sided 95% quantiles of Student's t for 1 to 30 degrees of freedom; beyond, the normal one serves.
-T95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-SAME = ("preset", "mix", "alpha", "epochs", "images", "device", "cpu", "cores")  # of the runs in one row
+MACHINE = ("device", "cpu", "cores", "isa", "torch")
+SCORES = ("accuracy", "accuracy_tta", "loss", "confidence", "ece", "train_seconds")
+CONFIG = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name != "seed")
+SAME = ("preset", *CONFIG, "device", "cpu", "cores")  # of the runs in one row
+NEEDED = ("preset", "mix", "alpha", "epochs", "images", "seed", *MACHINE, *SCORES)
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -32,20 +32,20 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
     records = []
     for path in paths:
         try:
-            lines = path.read_text().splitlines()
+            lines = path.read_bytes().splitlines()
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
         for number, line in enumerate(lines, start=1):
             try:
                 record = json.loads(line)
-                missing = [
-                    name for name in (*SAME, "seed", "accuracy_tta", "train_seconds") if name not in record
-                ]
-            except (ValueError, TypeError):
+            except ValueError:
                 raise DataError(f"{path}:{number} is not a line of JSON") from None
+            missing = [name for name in NEEDED if not isinstance(record, dict) or name not in record]
             if missing:
                 raise DataError(f"{path}:{number} is not a record of a run: {', '.join(missing)} missing")
             records.append(record)
+    if not records:
+        raise DataError(f"found no records in {', '.join(map(str, paths))}")
     return records
 
 
@@ -53,7 +53,7 @@ def table(records: Sequence[Record]) -> str:
     """A Markdown table, a row for all runs that differ in their seed alone, with mean and 95% interval."""
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
-        groups.setdefault(tuple(record[name] for name in SAME), []).append(record)
+        groups.setdefault(tuple(str(record.get(name)) for name in SAME), []).append(record)
     head = "| preset | mixing | epochs | seeds | accuracy | with TTA | loss | confidence | ECE | training |"
     rows = [_row(group) for group in groups.values()]
     machines = sorted({_machine(record) for record in records})
@@ -71,17 +71,20 @@ def insert_table(text: str, made: str) -> str:
     Raises:
         DataError: If the marks are not there.
     """
-    if BEGIN not in text or END not in text:
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
         raise DataError(f"the document takes the lines {BEGIN} and {END} around the table, found none")
-    before, rest = text.split(BEGIN, 1)
-    return f"{before}{BEGIN}\n{made}\n{END}{rest.split(END, 1)[1]}"
+    return f"{before}{BEGIN}\n{made}\n{END}{after}"
 
 
 def interval(values: Sequence[float]) -> float:
     """Half the width of the 95% interval of the mean, by Student's t; nan for a single value."""
     if len(values) < 2:
         return math.nan
-    quantile = T95[len(values) - 2] if len(values) - 1 <= len(T95) else 1.96
+    from scipy.stats import t
+
+    quantile: float = t.ppf(0.975, len(values) - 1)
     return quantile * stdev(values) / math.sqrt(len(values))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -75,7 +76,7 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
     if options.resume is not None:
         state = load_checkpoint(options.resume / "checkpoint.pt")
         config = TrainConfig.from_dict(state["config"])
-        options = replace(options, preset=json.loads(_read(options.resume / "config.json"))["preset"])
+        options = replace(options, preset=_preset_of(options.resume))
     device = pick_device(options.device)
     busy = busy_share()
     if device.type == "cpu":
@@ -160,8 +161,8 @@ def draw_mixed(training: Training, path: Path) -> None:
     from batchmix.pictures import draw_batch, write_figure
 
     x, labels = training.batches.at(0, training.config.size_at(0))
-    x, y = copy.deepcopy(training.mixup)(x[:16], labels[:16])  # the run's own draws stay as they are
-    write_figure(path, draw_batch(x, y, CIFAR10_CLASSES, columns=8, mean=MEAN, std=STD))
+    x, y = copy.deepcopy(training.mixup)(x, labels)  # the run's own draws stay as they are
+    write_figure(path, draw_batch(x[:16], y[:16], CIFAR10_CLASSES, columns=8, mean=MEAN, std=STD))
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -198,12 +199,34 @@ def stop_on_signal() -> Iterator[Any]:
             signal.signal(number, handler)
 
 
-def _open_log(folder: Path, step: int) -> TextIO:
+@contextmanager
+def _open_log(folder: Path, step: int) -> Iterator[TextIO]:
     """The run's log, ready for the line of ``step``: what a run that died wrote past it is taken back."""
     path = folder / "log.jsonl"
     old = _read(path).splitlines(keepends=True) if path.exists() else []
-    write_whole(path, [line.encode() for line in old if json.loads(line)["step"] < step])
-    return path.open("a")
+    write_whole(path, [line.encode() for line in old if _step_of(line) < step])
+    try:
+        with path.open("a") as file:
+            yield file
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the log; infinite where a run died in the middle of the line."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf
+
+
+def _preset_of(folder: Path) -> str:
+    """The name of the preset that a run folder was made from."""
+    path = folder / "config.json"
+    try:
+        return str(json.loads(_read(path))["preset"])
+    except (ValueError, TypeError, KeyError):
+        raise DataError(f"--resume takes a run folder, {path} is not the config of a run") from None
 
 
 def _log_line(report: StepReport, training: Training) -> dict[str, Any]:

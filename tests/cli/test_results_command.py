@@ -1,0 +1,67 @@
+"""``batchmix results``: a table printed, or written into a document whose rest stays as it was."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_main import call, refused
+
+RECORD = {
+    "preset": "cpu", "mix": "mixup", "alpha": 0.4, "epochs": 6, "images": 50000, "seed": 0,
+    "device": "cpu", "cpu": "A CPU", "cores": 2, "isa": "AVX2", "torch": "2.9",
+    "accuracy": 0.93, "accuracy_tta": 0.94, "loss": 0.25, "confidence": 0.9, "ece": 0.03,
+    "train_seconds": 300.0,
+}  # fmt: skip
+BEGIN, END = b"<!-- results:begin -->", b"<!-- results:end -->"
+
+
+@pytest.fixture
+def records(tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(json.dumps({**RECORD, "seed": seed}) + "\n" for seed in range(3)))
+    return path
+
+
+def test_the_table_is_printed(capsys, records):
+    status, out, err = call(capsys, "results", records)
+    assert (status, err) == (0, "")
+    assert out.startswith("| preset |")
+    assert "| 0 to 2 | 93.00 ± 0.00 % |" in out
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_a_document_keeps_the_rest_byte_for_byte(capsys, records, tmp_path, line_end):
+    document = tmp_path / "README.md"
+    before = line_end.join([b"# T\xc3\xaftle", b"", b"text", b""])
+    after = line_end.join([b"", b"", b"\tmore  ", b"no end of line"])
+    document.write_bytes(before + BEGIN + line_end + b"old" + line_end + END + after)
+    assert call(capsys, "results", records, "--write", document) == (0, "", "")
+    written = document.read_bytes()
+    assert written.startswith(before + BEGIN)
+    assert written.endswith(END + after)
+    assert "93.00 ± 0.00 %".encode() in written
+    assert b"old" not in written
+    call(capsys, "results", records, "--write", document)
+    assert document.read_bytes() == written
+
+
+@pytest.mark.parametrize("text", [b"no marks", END + BEGIN, b"\xff\xfe" + BEGIN + END])
+def test_a_document_that_does_not_take_a_table_stays(capsys, records, tmp_path, text):
+    document = tmp_path / "README.md"
+    document.write_bytes(text)
+    refused(capsys, "results", records, "--write", document)
+    assert document.read_bytes() == text
+
+
+def test_what_is_missing_or_corrupt_is_named(capsys, records, tmp_path):
+    assert "none.jsonl" in refused(capsys, "results", tmp_path / "none.jsonl")
+    assert "none.md" in refused(capsys, "results", records, "--write", tmp_path / "none.md")
+    with records.open("a") as file:
+        file.write("{half")
+    assert f"{records}:4" in refused(capsys, "results", records)
+
+
+def test_no_records_at_all_is_said(capsys, tmp_path):
+    (tmp_path / "empty.jsonl").touch()
+    assert "empty.jsonl" in refused(capsys, "results", tmp_path / "empty.jsonl")

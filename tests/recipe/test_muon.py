@@ -1,0 +1,74 @@
+"""Muon against singular values: the quintic by hand, and whole steps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from batchmix.recipe.muon import Muon, orthogonalize
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def by_svd(matrix, iterations):
+    """The quintic, applied to the singular values themselves in float64."""
+    u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
+    s = s / s.norm()
+    for _ in range(iterations):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return ((u * s) @ v).float()
+
+
+SHAPES = [(8, 72), (72, 8), (16, 16), (1, 9), (9, 1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("iterations", [0, 1, 3, 5])
+def test_the_quintic_acts_on_the_singular_values(shape, iterations):
+    matrix = random(*shape)
+    made = orthogonalize(matrix, iterations)
+    assert (made.shape, made.dtype) == (matrix.shape, matrix.dtype)
+    torch.testing.assert_close(made, by_svd(matrix, iterations), atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_five_iterations_bring_all_singular_values_close_to_one(shape):
+    values = torch.linalg.svdvals(orthogonalize(random(*shape), 5))
+    assert 0.6 < values.min() <= values.max() < 1.3
+
+
+def test_scale_does_not_matter_and_zero_stays_zero():
+    torch.testing.assert_close(orthogonalize(random(8, 9)), orthogonalize(1000 * random(8, 9)))
+    assert (orthogonalize(torch.zeros(4, 9)) == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3, 3), (32, 1, 3, 3)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_steps_are_those_by_hand(shape, memory_format):
+    filters = torch.nn.Parameter(random(*shape).to(memory_format=memory_format))
+    muon = Muon([filters], lr=0.1, momentum=0.6)
+    expected, average = filters.detach().clone(), torch.zeros(shape)
+    for step in range(3):
+        grad = random(*shape, seed=step + 1)
+        filters.grad = grad.clone().to(memory_format=memory_format)
+        muon.step()
+        average = 0.6 * average + grad
+        direction = by_svd((grad + 0.6 * average).reshape(shape[0], -1), 3).reshape(shape)
+        expected = expected * shape[0] ** 0.5 / expected.norm() - 0.1 * direction
+        torch.testing.assert_close(filters.detach(), expected, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(filters.grad, grad)
+
+
+def test_the_length_of_the_filters_is_fixed():
+    filters = torch.nn.Parameter(5 * random(16, 3, 3, 3))
+    filters.grad = random(16, 3, 3, 3, seed=1)
+    Muon([filters], lr=0.0).step()
+    assert filters.norm().item() == pytest.approx(4, rel=1e-5)
+
+
+def test_filters_without_a_gradient_stay():
+    filters = torch.nn.Parameter(random(4, 3, 3, 3))
+    Muon([filters], lr=0.1).step()
+    assert torch.equal(filters, random(4, 3, 3, 3))

@@ -1,0 +1,117 @@
+"""The table of results against SciPy, and the document around it to the last byte."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from batchmix.errors import DataError
+from batchmix.recipe.results import BEGIN, END, insert_table, interval, read_records, table
+
+stats = pytest.importorskip("scipy.stats")
+
+RECORD = {
+    "preset": "cpu", "mix": "mixup", "alpha": 0.4, "epochs": 6, "images": 50000, "seed": 0,
+    "device": "cpu", "cpu": "A CPU", "cores": 2, "isa": "AVX2", "torch": "2.9",
+    "accuracy": 0.93, "accuracy_tta": 0.94, "loss": 0.25, "confidence": 0.9, "ece": 0.03,
+    "train_seconds": 300.0,
+}  # fmt: skip
+
+
+def rows(records):
+    return [[c.strip() for c in r.split("|")[1:-1]] for r in table(records).splitlines()[2:] if r[:1] == "|"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 31, 32, 60])
+def test_intervals_are_those_of_scipy(count):
+    values = [math.sin(i) for i in range(count)]
+    low, high = stats.t.interval(0.95, count - 1, sum(values) / count, stats.sem(values))
+    assert interval(values) == pytest.approx((high - low) / 2, rel=0.005)
+
+
+def test_a_row_has_mean_and_interval_of_its_seeds():
+    accuracies = [0.93, 0.94, 0.935]
+    half = 100 * stats.t.ppf(0.975, 2) * stats.sem(accuracies)
+    (row,) = rows([{**RECORD, "seed": i, "accuracy": a} for i, a in enumerate(accuracies)])
+    assert row[:4] == ["cpu", "mixup, alpha 0.4", "6", "0 to 2"]
+    assert row[4] == f"93.50 ± {half:.2f} %"
+    assert row[5:] == ["94.00 ± 0.00 %", "0.250 ± 0.000", "90.0 ± 0.0 %", "0.030 ± 0.000", "300 ± 0 s"]
+
+
+def test_a_single_seed_has_no_interval():
+    (row,) = rows([RECORD])
+    assert row[3:5] == ["0", "93.00 %"]
+    assert "±" not in table([RECORD])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mix", "none"), ("alpha", 0.2), ("epochs", 3), ("cpu", "B"), ("cores", 8), ("preset", "quick")],
+)
+def test_runs_that_differ_in_more_than_their_seed_have_rows_of_their_own(name, value):
+    assert len(rows([RECORD, {**RECORD, "seed": 1, name: value}])) == 2
+
+
+@pytest.mark.parametrize(("name", "value"), [("widths", [8, 8, 8]), ("batch_size", 500), ("fold", False)])
+def test_so_do_runs_with_other_settings(name, value):
+    settings = {"widths": [32, 128, 128], "batch_size": 250, "fold": True}
+    record = {**RECORD, **settings}
+    assert len(rows([record, {**record, "seed": 1, name: value}])) == 2
+
+
+def test_scattered_seeds_are_listed_and_runs_without_mixing_say_so():
+    first, second = rows([{**RECORD, "mix": m, "seed": s} for m in ("none", "mixup") for s in (7, 1, 4)])
+    assert first[1:4] == ["none", "6", "1, 4, 7"]
+    assert second[1] == "mixup, alpha 0.4"
+
+
+def test_the_machine_is_named_below():
+    last = table([RECORD, {**RECORD, "device": "A GPU"}]).splitlines()[-1]
+    assert "A GPU, 2 cores of A CPU (AVX2)" in last
+    assert "torch 2.9" in last
+
+
+def test_the_rest_of_the_document_stays():
+    text = f"# T\r\n\n é {BEGIN}\nold\n{END}  \nafter {END}\n\n"
+    assert insert_table(text, "new") == f"# T\r\n\n é {BEGIN}\nnew\n{END}  \nafter {END}\n\n"
+    assert insert_table(insert_table(text, "new"), "new") == insert_table(text, "new")
+
+
+@pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}\n{BEGIN}\n"])
+def test_missing_marks_are_named_in_one_line(text):
+    with pytest.raises(DataError, match=rf"^[^\n]*{BEGIN}[^\n]*{END}[^\n]*$"):
+        insert_table(text, "new")
+
+
+def test_records_come_in_the_order_of_their_files(tmp_path):
+    for name, seeds in (("a", (2, 0)), ("b", (1,))):
+        lines = [json.dumps({**RECORD, "seed": seed}) for seed in seeds]
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    assert [r["seed"] for r in read_records([tmp_path / "b", tmp_path / "a"])] == [1, 2, 0]
+
+
+CORRUPT = {
+    "half a line": json.dumps(RECORD)[:40],
+    "blank": " ",
+    "a number": "5",
+    "a list": "[]",
+    "no UTF-8": b"\xff\xfe",
+    **{f"no {n}": json.dumps({k: v for k, v in RECORD.items() if k != n}) for n in sorted(RECORD)},
+}
+
+
+@pytest.mark.parametrize("kind", CORRUPT)
+def test_a_corrupt_record_is_named_by_file_and_line(tmp_path, kind):
+    line = CORRUPT[kind]
+    good = json.dumps(RECORD).encode()
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(good + b"\n" + (line if isinstance(line, bytes) else line.encode()) + b"\n" + good)
+    with pytest.raises(DataError, match=r"^[^\n]*records\.jsonl:2 is not [^\n]*$"):
+        read_records([path])
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"^cannot read [^\n]*none\.jsonl"):
+        read_records([tmp_path / "none.jsonl"])

@@ -1,0 +1,95 @@
+"""Ctrl-C and a sudden death of the real command on real images, and the real command to its end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tiny_runs import identical, tiny
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on Unix")
+
+RUN = {"images": 400, "epochs": 10.0}  # 80 steps: a second or more
+WORDS = ["--images=400", "--epochs=10", "--batch-size=50", "--widths=8,8,8", "--sizes=16"]
+
+
+def command(*words):
+    """The real command, started."""
+    words = [sys.executable, "-m", "batchmix", "train", *map(str, words)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def stop(out, name, number):
+    """Start a run, send a signal as soon as it has written a file, and return its folder and its end."""
+    with command("--preset=smoke", *WORDS, "--out", out) as process:
+        deadline = time.monotonic() + 200
+        while not (found := list(out.glob(f"*/{name}"))) and process.poll() is None:
+            assert time.monotonic() < deadline, "the run did not begin"
+            time.sleep(0.01)
+        process.send_signal(number)
+        shown, said = process.communicate(timeout=100)
+        assert found, said
+        return found[0].parent, process.returncode, shown, said
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    return {}
+
+
+@pytest.fixture
+def goes_on_to_the_same_weights(train_real, unbroken, tmp_path):
+    """Resume the run in a folder, and compare it with a run that nothing stopped."""
+
+    def check(folder):
+        if not unbroken:
+            never = Path(train_real(tiny(**RUN), out=tmp_path / "never")["folder"])
+            unbroken.update(load_file(never / "weights.safetensors"))
+        assert train_real(resume=folder)["epochs"] == 10
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == list(range(80))
+        assert identical(load_file(folder / "weights.safetensors"), unbroken)
+        assert not (folder / "checkpoint.pt").exists()
+
+    return check
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path, goes_on_to_the_same_weights):
+    folder, status, shown, said = stop(tmp_path / "runs", "log.jsonl", signal.SIGINT)
+    assert status == 130, said
+    assert shown == ""
+    assert "Traceback" not in said
+    assert f"batchmix train --resume {folder}" in [line.strip() for line in said.splitlines()]
+    assert (folder / "checkpoint.pt").exists()
+    goes_on_to_the_same_weights(folder)
+
+
+def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path, goes_on_to_the_same_weights):
+    folder, status, *_ = stop(tmp_path / "runs", "checkpoint.pt", signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    assert not (folder / "summary.json").exists()
+    goes_on_to_the_same_weights(folder)
+
+
+@pytest.mark.usefixtures("real_data")
+def test_the_real_command_prints_its_summary_as_json_and_nothing_else(tmp_path):
+    record = tmp_path / "records.jsonl"
+    with command("--preset=smoke", "--json", "--out", tmp_path / "runs", "--record", record) as process:
+        shown, said = process.communicate(timeout=280)
+    assert (process.returncode, said) == (0, "")
+    summary = json.loads(shown)
+    assert shown.count("\n") == 1
+    assert json.loads(record.read_text()) == {k: v for k, v in summary.items() if k != "folder"}
+    assert 0.1 < summary["accuracy"] < 1
+    assert summary["preset"] == "smoke"
+    assert summary["command"].startswith("batchmix train --preset=smoke --json")
+    assert sorted(path.name for path in Path(summary["folder"]).iterdir()) == [
+        "config.json", "curves.png", "log.jsonl", "machine.json", "mixed.png", "summary.json",
+        "weights.safetensors",
+    ]  # fmt: skip
