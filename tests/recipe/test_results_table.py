@@ -40,6 +40,40 @@ def test_a_row_has_mean_and_interval_of_its_seeds():
     assert row[5:] == ["94.00 ± 0.00 %", "0.250 ± 0.000", "90.0 ± 0.0 %", "0.030 ± 0.000", "300 ± 0 s"]
 
 
+def test_a_run_that_is_there_twice_is_refused():
+    with pytest.raises(DataError, match=r"^the records hold a run twice: mixup, seeds \[0, 0, 1\]$"):
+        table([RECORD, {**RECORD, "seed": 1}, {**RECORD, "accuracy": 0.94}])
+
+
+def test_mixing_is_compared_with_none_in_pairs_of_one_seed():
+    gaps = [0.01, 0.02, 0.06]
+    plain = [{**RECORD, "mix": "none", "seed": i, "accuracy": 0.8 + i / 50} for i in range(3)]
+    mixed = [{**RECORD, "seed": i, "accuracy": 0.8 + i / 50 + gap} for i, gap in enumerate(gaps)]
+    half = 100 * stats.t.ppf(0.975, 2) * stats.sem(gaps)
+    said = table([*plain, *mixed, {**RECORD, "seed": 7}])
+    assert f"minus none, paired by seed (n = 3): accuracy +3.00 ± {half:.2f} points" in said
+    assert "paired" not in table([*plain, {**RECORD, "epochs": 9}, {**RECORD, "epochs": 9, "seed": 1}])
+
+
+@pytest.mark.parametrize(
+    ("changes", "seeds", "words"),
+    [
+        ({"accuracy_tta": 0.94, "train_seconds": 360.0}, 5, "is reached"),
+        ({"accuracy_tta": 0.9399}, 5, "is not reached"),
+        ({"train_seconds": 361.0}, 5, "is not reached"),
+        ({}, 4, "is not reached"),
+    ],
+)
+def test_the_goal_is_held_against_accuracy_time_and_seeds(changes, seeds, words):
+    said = table([{**RECORD, **changes, "seed": i} for i in range(seeds)])
+    assert f"{words} by cpu" in said
+
+
+@pytest.mark.parametrize("changes", [{"mix": "none"}, {"images": 5000}, {"device": "a GPU"}])
+def test_other_runs_are_not_held_against_the_goal(changes):
+    assert "goal" not in table([{**RECORD, **changes}])
+
+
 def test_a_single_seed_has_no_interval():
     (row,) = rows([RECORD])
     assert row[3:5] == ["0", "93.00 %"]

@@ -91,6 +91,20 @@ def test_a_log_is_thinned_and_keeps_its_end(train, tmp_path, monkeypatch):
     assert [line["step"] for line in log_of(folder)] == [0, 2, 4, 6, 8, 10, 11]
 
 
+def test_a_run_interrupted_while_it_is_tested_is_not_lost(train, tmp_path, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe_run, "evaluate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(out=tmp_path / "stopped")
+    (folder,) = (tmp_path / "stopped").iterdir()
+    resumed, unbroken = train(resume=folder), train(out=tmp_path / "unbroken")
+    for name in ("accuracy", "loss", "ece"):
+        assert resumed[name] == unbroken[name]
+
+
 def test_a_stopped_run_holds_a_checkpoint_and_goes_on_to_the_same_weights(train, stopped, tmp_path):
     assert names(stopped) == ["checkpoint.pt", "config.json", "log.jsonl", "machine.json", "mixed.png"]
     assert [line["step"] for line in log_of(stopped)] == list(range(5))

@@ -40,6 +40,14 @@ def test_a_run_goes_on_after_every_single_step(unbroken):
     assert identical(weights(training), unbroken[1])
 
 
+def test_steps_between_reports_are_taken_all_the_same(unbroken):
+    training = start(**CROSSING)
+    reports = list(training.run(every=3))
+    assert [report.step for report in reports] == [0, 3, 6, 7, 9, 11]  # each third, and the end of each epoch
+    assert reports == [unbroken[0][report.step] for report in reports]
+    assert identical(weights(training), unbroken[1])
+
+
 def test_a_seed_gives_the_same_weights_and_another_gives_others(unbroken):
     again, other = start(**CROSSING), start(**CROSSING, seed=1)
     assert not identical(weights(again), weights(other))

@@ -9,7 +9,7 @@ bit: sums are left to the very kernel that makes them in the plain loss.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,10 +43,11 @@ def cross_entropy(
         soft = blend_targets(a, b, lam)
         return F.cross_entropy(input, soft, weight, reduction=reduction, label_smoothing=label_smoothing)
     log_probs = F.log_softmax(input, 1)
-    loss = _pick(log_probs, a, b, lam, weight, ignore_index, reduction)
+    entries = _entries(a, b, lam, weight, ignore_index)
+    loss = _pick(log_probs, entries, weight, reduction)
     if label_smoothing == 0:
         return loss
-    smooth = _spread(log_probs, a, b, lam, weight, ignore_index, reduction)
+    smooth = _spread(log_probs, entries, weight, reduction)
     return (1 - label_smoothing) * loss + smooth * (label_smoothing / input.shape[1])
 
 
@@ -63,7 +64,7 @@ def nll_loss(
     a, b, lam = target
     _refuse_legacy(size_average, reduce)
     _check_rows(input, lam)
-    return _pick(input, a, b, lam, weight, ignore_index, reduction)
+    return _pick(input, _entries(a, b, lam, weight, ignore_index), weight, reduction)
 
 
 def pointwise(loss_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -119,25 +120,34 @@ def reduce_rows(loss: Tensor, reduction: str) -> Tensor:
     raise MixError(f"reduction takes 'none', 'mean' or 'sum', got {reduction!r}")
 
 
-def _pick(
-    log_probs: Tensor,
-    a: Tensor,
-    b: Tensor,
-    lam: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
-) -> Tensor:
+class _Entry(NamedTuple):
+    """One of the two labels of every place."""
+
+    labels: Tensor  # ignored ones replaced by 0, so that they can be gathered
+    kept: Tensor  # its weight, lam or 1-lam; 0 where it is ignored
+    share: Tensor  # the same times its class weight
+
+
+def _entries(
+    a: Tensor, b: Tensor, lam: Tensor, weight: Tensor | None, ignore_index: int
+) -> tuple[_Entry, _Entry]:
+    def entry(labels: Tensor, rows: Tensor) -> _Entry:
+        ignored = labels == ignore_index
+        safe = labels.long().masked_fill(ignored, 0)
+        kept = rows.expand(labels.shape).masked_fill(ignored, 0)
+        return _Entry(safe, kept, kept if weight is None else kept * weight[safe])
+
+    rows = as_rows(lam, a.dim())
+    return entry(a, rows), entry(b, 1 - rows)
+
+
+def _pick(log_probs: Tensor, entries: tuple[_Entry, _Entry], weight: Tensor | None, reduction: str) -> Tensor:
     """Weighted negative log likelihood of both labels, reduced as ``F.nll_loss`` reduces."""
-    picked = torch.zeros_like(a, dtype=torch.float32)
-    for labels, rows in _both(a, b, lam):
-        keep, safe = _without_ignored(labels, ignore_index)
-        share = rows * (keep if weight is None else weight[safe] * keep)
-        picked = picked + weigh(share, log_probs.gather(1, safe.unsqueeze(1)).squeeze(1))
-    picked = picked.to(log_probs.dtype)
+    first, second = [weigh(e.share, log_probs.gather(1, e.labels.unsqueeze(1)).squeeze(1)) for e in entries]
+    picked = (first + second).to(log_probs.dtype)
     if reduction == "none":
         return -picked
-    kept, shares = _shares(a, b, lam, weight, ignore_index)
+    kept, shares = _sums(entries, weight)
     total = _sum_like_nll(picked, kept)
     if reduction == "sum":
         return total
@@ -147,17 +157,11 @@ def _pick(
 
 
 def _spread(
-    log_probs: Tensor,
-    a: Tensor,
-    b: Tensor,
-    lam: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
+    log_probs: Tensor, entries: tuple[_Entry, _Entry], weight: Tensor | None, reduction: str
 ) -> Tensor:
     """The label-smoothing term: the loss against every class alike, for the labels that are not ignored."""
     by_class = log_probs if weight is None else log_probs * weight.view(1, -1, *[1] * (log_probs.dim() - 2))
-    kept, shares = _shares(a, b, lam, weight, ignore_index)
+    kept, shares = _sums(entries, weight)
     smooth = weigh(kept, -by_class.sum(1)).to(log_probs.dtype)
     if reduction == "mean":
         # Torch adds up the weights of what is kept alone, and the order of a sum shows in its last bit.
@@ -166,28 +170,11 @@ def _spread(
     return reduce_rows(smooth, reduction)
 
 
-def _shares(
-    a: Tensor, b: Tensor, lam: Tensor, weight: Tensor | None, ignore_index: int
-) -> tuple[Tensor, Tensor]:
+def _sums(entries: tuple[_Entry, _Entry], weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """How much of each place counts, without and with class weights: ``lam*w[a] + (1-lam)*w[b]``."""
-    kept = torch.zeros_like(a, dtype=torch.float32)
-    shares = torch.zeros_like(a, dtype=torch.float32 if weight is None else weight.dtype)
-    for labels, rows in _both(a, b, lam):
-        keep, safe = _without_ignored(labels, ignore_index)
-        kept = kept + rows * keep
-        shares = shares + (rows * keep if weight is None else (rows * keep * weight[safe]).to(weight.dtype))
-    return kept, shares
-
-
-def _both(a: Tensor, b: Tensor, lam: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    rows = as_rows(lam, a.dim())
-    return (a, rows), (b, 1 - rows)
-
-
-def _without_ignored(labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Which labels count, and labels that can be gathered everywhere."""
-    keep = labels != ignore_index
-    return keep, labels.long().masked_fill(~keep, 0)
+    first, second = entries
+    shares = first.share + second.share
+    return first.kept + second.kept, shares if weight is None else shares.to(weight.dtype)
 
 
 def _sum_like_nll(values: Tensor, kept: Tensor) -> Tensor:

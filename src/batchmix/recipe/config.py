@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import batchmix as bm
 from batchmix.errors import MixError
 
 
@@ -36,7 +37,7 @@ class TrainConfig:
     fold: bool = option(True, "give the larger weight to the sample itself")
     mix_until: float = option(0.6, "share of the training after which mixing stops, 0 to 1")
     epochs: float = option(6.0, "passes over the training images")
-    batch_size: int = option(250, "images per step")
+    batch_size: int = option(500, "images per step")
     widths: tuple[int, ...] = option((32, 128, 128), "channels of the three blocks")
     sizes: tuple[int, ...] = option(
         (32,), "image sizes in pixels, each for an equal share of the training, 32 the images as they are"
@@ -51,9 +52,7 @@ class TrainConfig:
     seed: int = option(0, "of the initial weights, the order of the images and all other draws")
 
     def __post_init__(self) -> None:
-        from batchmix.methods.mixup import Mixup
-
-        Mixup(self.alpha, per=self.per, fold=self.fold, seed=self.seed)  # checks its own arguments
+        bm.Mixup(self.alpha, per=self.per, fold=self.fold, seed=self.seed)  # checks its own arguments
         for name, takes, holds in (
             ("mix", "'none' or 'mixup'", self.mix in ("none", "mixup")),
             ("mix_until", "a share in [0, 1]", 0 <= self.mix_until <= 1),
@@ -116,11 +115,11 @@ PRESETS: dict[str, Preset] = {
         "seconds: shows that everything works, learns next to nothing",
     ),
     "quick": Preset(
-        TrainConfig(epochs=2.5, widths=(32, 64, 128), sizes=(20, 24, 32)),
+        TrainConfig(epochs=2, widths=(32, 64, 128)),
         "about two minutes on two CPU cores with AVX2",
     ),
     "cpu": Preset(
-        TrainConfig(epochs=5.5, widths=(32, 64, 128), sizes=(24, 28, 32)),
+        TrainConfig(epochs=4, widths=(32, 64, 128)),
         "about five minutes on two CPU cores with AVX2",
     ),
     "cpu-bf16": Preset(

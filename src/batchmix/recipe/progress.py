@@ -1,4 +1,4 @@
-"""What a run says while it goes: a progress bar on a terminal, a line an epoch elsewhere, or nothing."""
+"""What a run says while it goes: a progress bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ class Progress:
     """Follows one run on standard error, so that standard output holds results alone.
 
     Args:
-        shown: False for silence.
+        shown: False for nothing but how to go on with a run that was stopped.
     """
 
     def __init__(self, *, shown: bool = True) -> None:
         self.shown = shown
-        self.console = Console(stderr=True, quiet=not shown, highlight=False)
+        self.console = Console(stderr=True, highlight=False)
         self.bar: Bar | None = None
         self.accuracy: float | None = None
         self.said = time.monotonic()
         self.total = 0
 
-    def note(self, line: str) -> None:
-        """Say one line, beside the bar if there is one."""
-        (self.bar.console if self.bar else self.console).print(line, markup=False, soft_wrap=True)
+    def note(self, line: str, *, always: bool = False) -> None:
+        """Say one line, beside the bar if there is one; even where nothing else is shown if ``always``."""
+        if self.shown or always:
+            self.console.print(line, markup=False, soft_wrap=True)
 
     def start(self, title: str, total: int) -> None:
         """Announce a run of ``total`` steps."""
-        self.note(title)
         self.total = total
-        if self.console.is_terminal and self.shown:
+        if not self.shown:
+            return
+        self.note(title)
+        if self.console.is_terminal:
             self.bar = Bar(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -57,7 +60,7 @@ class Progress:
         state = f"loss {report.loss:.3f}  accuracy {self.accuracy:.1%}  {report.size} px"
         if self.bar:
             self.bar.update(self.bar.task_ids[0], completed=report.step + 1, state=state)
-        elif time.monotonic() - self.said > 20:
+        elif self.shown and time.monotonic() - self.said > 20:
             self.said = time.monotonic()
             self.note(f"step {report.step + 1} of {self.total}: {state}")
 

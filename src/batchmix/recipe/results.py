@@ -20,6 +20,7 @@ SCORES = ("accuracy", "accuracy_tta", "loss", "confidence", "ece", "train_second
 CONFIG = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name != "seed")
 SAME = ("preset", *CONFIG, "device", "cpu", "cores")  # of the runs in one row
 NEEDED = ("preset", "mix", "alpha", "epochs", "images", "seed", *MACHINE, *SCORES)
+GOAL_ACCURACY, GOAL_SECONDS, GOAL_SEEDS = 0.94, 360, 5  # the article's headline, on two CPU cores
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -50,19 +51,29 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def table(records: Sequence[Record]) -> str:
-    """A Markdown table, a row for all runs that differ in their seed alone, with mean and 95% interval."""
+    """A Markdown table, a row for all runs that differ in their seed alone, and what it says in words.
+
+    Raises:
+        DataError: If a run is there twice.
+    """
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(tuple(str(record.get(name)) for name in SAME), []).append(record)
+    for group in groups.values():
+        seeds = [record["seed"] for record in group]
+        if len(set(seeds)) < len(seeds):
+            raise DataError(f"the records hold a run twice: {group[0]['mix']}, seeds {sorted(seeds)}")
     head = "| preset | mixing | epochs | seeds | accuracy | with TTA | loss | confidence | ECE | training |"
     rows = [_row(group) for group in groups.values()]
+    said = [line for group in groups.values() for line in (_against_none(group, records), _goal(group))]
+    words = [line for line in said if line is not None]
     machines = sorted({_machine(record) for record in records})
     torches = sorted({record["torch"] for record in records})
     note = (
         f"Mean over the seeds and its 95% interval. TTA: logits averaged over mirrored and shifted views. "
         f"Made on {'; '.join(machines)}, torch {', '.join(torches)}."
     )
-    return "\n".join([head, "|---|---|---|---|---|---|---|---|---|---|", *rows, "", note])
+    return "\n".join([head, "|---|---|---|---|---|---|---|---|---|---|", *rows, "", *words, note])
 
 
 def insert_table(text: str, made: str) -> str:
@@ -97,6 +108,51 @@ def _row(group: Sequence[Record]) -> str:
         f"| {_cell(group, 'accuracy', 100, 2)} % | {_cell(group, 'accuracy_tta', 100, 2)} % "
         f"| {_cell(group, 'loss', 1, 3)} | {_cell(group, 'confidence', 100, 1)} % "
         f"| {_cell(group, 'ece', 1, 3)} | {_cell(group, 'train_seconds', 1, 0)} s |"
+    )
+
+
+def _against_none(group: Sequence[Record], records: Sequence[Record]) -> str | None:
+    """What mixing changed, by pairs of runs that differ in mixing alone; None where there are none."""
+    first = group[0]
+    if first["mix"] == "none":
+        return None
+    same = [name for name in SAME if name != "mix"]
+    plain = {
+        record["seed"]: record
+        for record in records
+        if record["mix"] == "none" and all(record.get(name) == first.get(name) for name in same)
+    }
+    pairs = [(record, plain[record["seed"]]) for record in group if record["seed"] in plain]
+    if len(pairs) < 2:
+        return None
+    changes = [
+        f"{name} {mean(gaps):+.{digits}f} ± {interval(gaps):.{digits}f}{unit}"
+        for name, key, scale, digits, unit in (
+            ("accuracy", "accuracy", 100, 2, " points"),
+            ("with TTA", "accuracy_tta", 100, 2, " points"),
+            ("loss", "loss", 1, 3, ""),
+            ("confidence", "confidence", 100, 1, " points"),
+            ("ECE", "ece", 1, 3, ""),
+        )
+        for gaps in [[scale * (mixed[key] - unmixed[key]) for mixed, unmixed in pairs]]
+    ]
+    arm = f"{first['preset']}, {first['mix']} alpha {first['alpha']:g}"
+    return f"{arm} minus none, paired by seed (n = {len(pairs)}): {', '.join(changes)}.\n"
+
+
+def _goal(group: Sequence[Record]) -> str | None:
+    """Whether runs with mixing reached the recipe's goal; None for runs without, or on part of the images."""
+    first = group[0]
+    if first["mix"] == "none" or first["images"] < 50_000 or first["device"] != "cpu":
+        return None
+    accuracy = mean(record["accuracy_tta"] for record in group)
+    slowest = max(record["train_seconds"] for record in group)
+    reached = accuracy >= GOAL_ACCURACY and slowest <= GOAL_SECONDS and len(group) >= GOAL_SEEDS
+    verdict = "is reached" if reached else "is not reached"
+    return (
+        f"The goal, {GOAL_ACCURACY:.0%} with mixup in at most {GOAL_SECONDS} s of training on two CPU cores "
+        f"(mean of {GOAL_SEEDS} seeds, with TTA), {verdict} by {first['preset']}: {accuracy:.2%}, "
+        f"{slowest:.0f} s at most, {len(group)} seeds.\n"
     )
 
 

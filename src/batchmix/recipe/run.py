@@ -125,18 +125,18 @@ def follow(training: Training, folder: Path, progress: Progress) -> bool:
     config = training.config
     every = max(1, config.steps // REPORTS)
     with stop_on_signal() as stopped, _open_log(folder, training.step) as log:
-        for report in training.run(stop=stopped):
+        for report in training.run(stop=stopped, every=every):
             progress.step(report)
             if report.step % every == 0 or training.step == config.steps:
                 log.write(json.dumps(_log_line(report, training)) + "\n")
-            if training.step % config.steps_per_epoch == 0 and training.step < config.steps:
+            if training.step % config.steps_per_epoch == 0:
                 log.flush()
                 save_checkpoint(training, folder / "checkpoint.pt")
+    save_checkpoint(training, folder / "checkpoint.pt")  # also at the end: the test may be interrupted
     if training.step == config.steps:
         return True
-    save_checkpoint(training, folder / "checkpoint.pt")
-    progress.note(f"stopped at step {training.step} of {config.steps}; to go on:")
-    progress.note(f"  batchmix train --resume {folder}")
+    progress.note(f"stopped at step {training.step} of {config.steps}; to go on:", always=True)
+    progress.note(f"  batchmix train --resume {folder}", always=True)
     return False
 
 

@@ -83,18 +83,31 @@ class Training:
         self.step = 0
         self.seconds = time.perf_counter() - started
 
-    def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[StepReport]:
-        """Train to the end of the config's steps, or until ``stop()`` holds after a step."""
-        self.net.train()
-        while self.step < self.config.steps:
-            started = time.perf_counter()
-            report = self._one_step()
-            self.seconds += time.perf_counter() - started
-            yield report
-            if stop():
-                return
+    def run(self, stop: Callable[[], bool] = lambda: False, *, every: int = 1) -> Iterator[StepReport]:
+        """Train to the end of the config's steps, or until ``stop()`` holds after a step.
 
-    def _one_step(self) -> StepReport:
+        Reports each ``every``-th step, and the last of each epoch. A report reads numbers back, which waits
+        for the device; the other steps do not.
+        """
+        self.net.train()
+        stopped = False
+        while self.step < self.config.steps and not stopped:
+            started = time.perf_counter()
+            numbers = self._one_step()
+            stopped = stop()
+            ends = self.step % self.config.steps_per_epoch == 0 or self.step == self.config.steps
+            report = self._report(numbers) if stopped or ends or (self.step - 1) % every == 0 else None
+            self.seconds += time.perf_counter() - started
+            if report is not None:
+                yield report
+
+    def _report(self, numbers: Tensor) -> StepReport:
+        step = self.step - 1
+        loss, accuracy = numbers.tolist()
+        return StepReport(step, loss, accuracy, self.config.size_at(step), self.mixup.settings(step)["p"])
+
+    def _one_step(self) -> Tensor:
+        """Do one optimizer step; the loss and accuracy of its batch, on the device."""
         config, step = self.config, self.step
         size = config.size_at(step)
         x, labels = self.batches.at(step, size)
@@ -109,8 +122,7 @@ class Training:
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
-        p = self.mixup.settings(step)["p"]
-        return StepReport(step, loss.item(), y.expected_accuracy(logits.detach()).item(), size, p)
+        return torch.stack([loss.detach().float(), y.expected_accuracy(logits.detach())])
 
     def _set_rates(self) -> None:
         """Every rate falls in a straight line to 0; that of the whitening bias sooner."""

@@ -1,0 +1,61 @@
+"""On a GPU: the same values as on the CPU, and no step that waits for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import batchmix as bm
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def no_sync() -> Iterator[None]:
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_plan_gives_what_it_gives_on_the_cpu(dtype: torch.dtype) -> None:
+    x, y = torch.randn(33, 3, 6, 8).to(dtype), torch.randint(10, (33,))
+    plan = bm.Mixup(seed=0).plan(x)
+    mixed = bm.blend(x.cuda(), plan.to("cuda"))
+    target = bm.MixedTarget.from_plan(y.cuda(), plan.to("cuda"))
+    torch.testing.assert_close(mixed.cpu(), bm.blend(x, plan), rtol=0, atol=torch.finfo(dtype).eps)
+    logits = torch.randn(33, 10)
+    plain = F.cross_entropy(logits, bm.MixedTarget.from_plan(y, plan))
+    torch.testing.assert_close(F.cross_entropy(logits.cuda(), target).cpu(), plain)
+
+
+@pytest.mark.parametrize("per", ["sample", "pair", "batch"])
+@pytest.mark.usefixtures("no_sync")
+def test_a_training_step_does_not_wait_for_the_device(per: str) -> None:
+    mixup = bm.Mixup(per=per, seed=0)
+    x, y = torch.empty(32, 3, 8, 8, device="cuda"), torch.zeros(32, dtype=torch.int64, device="cuda")
+    weight = torch.ones(192, 10, device="cuda", requires_grad=True)
+    for _ in range(3):
+        mixed, target = mixup(x, y)
+        F.cross_entropy(mixed.flatten(1) @ weight, target, label_smoothing=0.1).backward()
+
+
+def test_draws_come_from_a_generator_of_the_device() -> None:
+    x = torch.zeros(64, 3, device="cuda")
+    before = torch.cuda.get_rng_state()
+    first, second = (bm.Mixup(seed=3).plan(x) for _ in range(2))
+    assert first.lam.is_cuda
+    assert torch.equal(first.lam, second.lam)
+    assert torch.equal(first.partner, second.partner)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("fn", [bm.sample_lam, bm.sample_partner])
+def test_a_generator_of_another_device_is_named(fn: object) -> None:
+    arguments = (0.4, 8) if fn is bm.sample_lam else (8,)
+    with pytest.raises(bm.MixError, match=r"^generator takes one on cuda, got one on cpu$"):
+        fn(*arguments, generator=torch.Generator(), device="cuda")  # type: ignore[operator]
