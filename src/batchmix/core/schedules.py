@@ -19,7 +19,7 @@ class off_after:  # noqa: N801  (read as a function)
     """1 for the first ``steps`` steps, then 0.
 
     Args:
-        steps: Number of batches that are mixed, >= 0.
+        steps: Number of batches that are mixed, >= 0; infinity for all.
 
     Raises:
         MixError: If ``steps`` is negative or not a number.
@@ -64,6 +64,8 @@ class ramp:  # noqa: N801
 
     def __post_init__(self) -> None:
         _check_steps(self.steps, at_least=1)
+        if self.steps == math.inf:
+            raise MixError.of("steps", self.steps, "a finite number of steps")
         for name, value in (("start", self.start), ("end", self.end)):
             if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 raise MixError.of(name, value, "a factor >= 0")
@@ -75,5 +77,5 @@ class ramp:  # noqa: N801
 
 
 def _check_steps(steps: object, at_least: int) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, (int, float)) or not at_least <= steps < math.inf:
+    if isinstance(steps, bool) or not isinstance(steps, (int, float)) or not steps >= at_least:
         raise MixError.of("steps", steps, f"a number of steps >= {at_least}")
