@@ -104,3 +104,10 @@ def test_a_bug_is_not_hidden(monkeypatch):
 def test_ctrl_c_is_status_130(capsys, monkeypatch):
     fail_with(monkeypatch, KeyboardInterrupt())
     assert call(capsys, "results", "file") == (130, "", "")
+
+
+def test_a_flag_is_not_guessed_from_its_beginning(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["train", "--no"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("error: unrecognized arguments: --no ")

@@ -9,14 +9,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from batchmix._version import __version__
 from batchmix.errors import DataError, MixError
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, without the usage above them."""
+    """An ArgumentParser whose errors are one line, and which takes flags by their full names alone."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # Else a mistyped --no is read as --no-fold, and trains for minutes.
+        super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is, and leave with status 2."""
