@@ -44,7 +44,7 @@ def busy_share(seconds: float = 0.5) -> float:
 def keep_freed_memory() -> bool:
     """Ask glibc to keep freed memory, so that each step does not fault in the same pages again.
 
-    Saves 10 to 25% of a training step on the CPU. Returns whether it could be asked.
+    Returns whether it could be asked.
     """
     if not sys.platform.startswith("linux"):
         return False
