@@ -12,9 +12,9 @@ X, Y = torch.rand(4, 3, generator=torch.Generator().manual_seed(0)), torch.arang
 class Halves(Mixer):
     """The smallest method: everybody half and half with the previous sample."""
 
-    def sample(self, shape, *, between, generator, **settings):
-        own = torch.arange(shape[0], device=generator.device)
-        return MixPlan(own if between else own.roll(1), torch.full((shape[0],), 0.5, device=generator.device))
+    def sample(self, x, y, *, between, generator, **settings):
+        own = torch.arange(len(x), device=generator.device)
+        return MixPlan(own if between else own.roll(1), torch.full((len(x),), 0.5, device=generator.device))
 
 
 def is_mixed(mixer: Mixer) -> bool:
@@ -32,15 +32,15 @@ def test_a_method_only_says_how_a_plan_is_drawn() -> None:
 def test_a_callable_schedule_is_a_factor_of_p() -> None:
     mixer = Halves(schedule=off_after(3), seed=0)
     assert [is_mixed(mixer) for _ in range(5)] == [True, True, True, False, False]
-    assert Halves(p=0.5, schedule=ramp(0, 1, 10), seed=0).settings(5) == {"p": 0.25}
+    assert Halves(p=0.5, schedule=ramp(0, 1, 10), seed=0).settings(5) == {"p": 0.25, "p_sample": 1.0}
 
 
 def test_a_mapping_schedules_each_hyperparameter() -> None:
     mixup = Mixup(2.0, p=0.8, schedule={"alpha": ramp(1, 0, 4), "p": ramp(0, 1, 4)}, seed=0)
-    assert mixup.settings() == mixup.settings(0) == {"p": 0.0, "alpha": 2.0}
-    assert mixup.settings(2) == pytest.approx({"p": 0.4, "alpha": 1.0})
+    assert mixup.settings() == mixup.settings(0) == {"p": 0.0, "p_sample": 1.0, "alpha": 2.0}
+    assert mixup.settings(2) == pytest.approx({"p": 0.4, "p_sample": 1.0, "alpha": 1.0})
     mixup.step = 4
-    assert mixup.settings() == pytest.approx({"p": 0.8, "alpha": 0.0})
+    assert mixup.settings() == pytest.approx({"p": 0.8, "p_sample": 1.0, "alpha": 0.0})
 
 
 def test_alpha_that_has_run_out_mixes_nothing() -> None:
@@ -111,7 +111,7 @@ MIXER = Halves(seed=0)
         ("x", lambda: MIXER(X.byte(), Y)),
         ("x", lambda: MIXER(torch.tensor(1.0), Y)),
         ("x", lambda: MIXER(X[:0], Y[:0])),
-        ("x", lambda: MIXER([X, X], Y)),
+        ("x.1", lambda: MIXER([X, X[:3]], Y)),
         ("x", lambda: MIXER.plan(X[:0])),
         ("x", lambda: MIXER.plan(torch.tensor(1.0))),
         ("x", lambda: MIXER(np.zeros((4, 3)), Y)),

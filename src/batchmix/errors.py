@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MixError(ValueError):
     """A call that batchmix cannot carry out as written.
@@ -38,3 +41,29 @@ def shorten(value: object, length: int = 60) -> str:
     """
     shown = " ".join(repr(value).split())
     return shown if len(shown) <= length else shown[: length - 3] + "..."
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Around the imports of an optional framework: a missing one is named, with the command that installs it.
+
+    Args:
+        extra: Name of the extra in ``pip install 'batchmix[extra]'``.
+
+    Raises:
+        ModuleNotFoundError: If a module imported inside is not installed.
+
+    Example:
+        >>> with needs("fastai"):
+        ...     import fastbook
+        Traceback (most recent call last):
+        ModuleNotFoundError: this needs fastbook: pip install 'batchmix[fastai]'
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("batchmix"):
+            raise
+        missing = error.name.partition(".")[0]
+        message = f"this needs {missing}: pip install 'batchmix[{extra}]'"
+        raise ModuleNotFoundError(message, name=error.name) from None

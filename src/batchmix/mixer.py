@@ -4,18 +4,61 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, TypedDict, overload
 
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from batchmix.core.applying import apply_plan
+from batchmix.core.batches import (
+    Kinds,
+    Leaf,
+    check_lengths,
+    lead_of,
+    leaves_of,
+    leaves_of_pair,
+    rebuild,
+    target_of,
+)
 from batchmix.core.blending import blend
 from batchmix.core.plan import MixPlan, describe
 from batchmix.core.sampling import check_alpha, check_probability
 from batchmix.core.schedules import Schedule
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
+
+
+class MixerOptions(TypedDict, total=False):
+    """What every method takes beside its own arguments; ``Mixer`` says what each means."""
+
+    p: float
+    p_sample: float
+    schedule: Schedule | Mapping[str, Schedule] | None
+    seed: int | None
+
+
+class Draws(NamedTuple):
+    """The randomness of one step, known on the host."""
+
+    step: int
+    seed: int  # of the generator that a method draws from
+    coin: float  # in [0, 1): whether the batch is mixed
+
+    @classmethod
+    def of(cls, step: int, place: str) -> Draws:
+        """The randomness that belongs to a place, such as a seed, a rank and a step."""
+        digest = hashlib.blake2b(place.encode(), digest_size=16).digest()
+        seed, coin = (int.from_bytes(part, "big") for part in (digest[:8], digest[8:15]))
+        return cls(step, seed >> 1, coin / 2**56)
+
+    def fork(self, name: str) -> Draws:
+        """Randomness of its own for a part of the step."""
+        return Draws.of(self.step, f"{self.seed}/{name}")
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """A new generator, on the CPU where a device lacks samplers or generators to rely on (mps, xpu)."""
+        return torch.Generator(device if device.type in ("cpu", "cuda") else "cpu").manual_seed(self.seed)
 
 
 class Mixer:
@@ -27,8 +70,10 @@ class Mixer:
 
     Args:
         p: Probability that a batch is mixed.
+        p_sample: Probability that a sample of a mixed batch is mixed, each for itself.
         schedule: Factor as a function of the step, as in ``torch.optim.lr_scheduler.LambdaLR``: a callable
-            for ``p``, or a mapping from names of hyperparameters (``"p"``, ``"alpha"``) to callables.
+            for ``p``, or a mapping from names of hyperparameters (``"p"``, ``"p_sample"``, ``"alpha"``) to
+            callables.
         seed: Of all draws; ``torch.initial_seed()`` if left out, so that ``torch.manual_seed`` sets it.
 
     Attributes:
@@ -39,16 +84,18 @@ class Mixer:
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = ()
-    """Names of the attributes that a schedule can change, besides ``p``; each is a number >= 0."""
+    """Names of the attributes that a schedule can change, besides ``p`` and ``p_sample``; numbers >= 0."""
 
     def __init__(
         self,
         *,
         p: float = 1.0,
+        p_sample: float = 1.0,
         schedule: Schedule | Mapping[str, Schedule] | None = None,
         seed: int | None = None,
     ) -> None:
         self.p = check_probability(p)
+        self.p_sample = check_probability(p_sample, "p_sample")
         self.schedule = self._check_schedule(schedule)
         self.seed = torch.initial_seed() if seed is None else _check_count("seed", seed)
         self.step = 0
@@ -56,12 +103,13 @@ class Mixer:
     # What a method provides
 
     def sample(
-        self, shape: torch.Size, *, between: bool, generator: torch.Generator, **settings: float
+        self, x: Tensor, y: Tensor | None, *, between: bool, generator: torch.Generator, **settings: float
     ) -> MixPlan:
         """Draw one plan on the generator's device. Methods implement it; it changes nothing.
 
         Args:
-            shape: Of the batch, (B, ...).
+            x: The samples, (B, ...); most methods read their shape alone.
+            y: The targets, (B, ...), or None where there are none or more than one.
             between: The partner of sample i is sample i of a second batch.
             generator: Source of all randomness.
             settings: The value of each of ``hyperparameters`` at this step.
@@ -74,29 +122,100 @@ class Mixer:
 
     # What a user calls
 
-    def __call__(self, x: Tensor, y: Tensor, *, plan: MixPlan | None = None) -> tuple[Tensor, MixedTarget]:
+    @overload
+    def __call__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        kinds: Kinds | None = None,
+        plan: MixPlan | None = None,
+        step: int | None = None,
+    ) -> tuple[Tensor, MixedTarget]: ...
+
+    @overload
+    def __call__(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        kinds: Kinds | None = None,
+        plan: MixPlan | None = None,
+        step: int | None = None,
+    ) -> tuple[Any, Any]: ...
+
+    def __call__(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        kinds: Kinds | None = None,
+        plan: MixPlan | None = None,
+        step: int | None = None,
+    ) -> tuple[Any, Any]:
         """Mix a batch with a shuffled version of itself.
 
         Args:
-            x: Samples, (B, ...), floating point; not modified.
-            y: Targets, (B, ...): class ids, soft labels or values.
+            x: Samples, (B, ...), floating point, or several in a tuple, list, dict or dataclass.
+            y: Targets, (B, ...): class ids, soft labels or values; or several.
+            kinds: What a leaf is where that is in doubt, by its path: ``{"y.mask": "segmentation"}``.
             plan: Replay this draw, without a new one.
+            step: Draw as at this step of the whole run, the same in every worker; ``self.step`` stays.
 
         Returns:
-            The mixed samples, like ``x`` (``x`` itself where the batch is not mixed), and their target.
+            The mixed samples, like ``x`` (``x`` itself where the batch is not mixed), and their target: a
+            MixedTarget in the place of each target.
 
         Raises:
-            MixError: If ``x`` and ``y`` are not batches of the same length on the same device.
-        """
-        _check_pair(x, y)
-        if plan is None:
-            plan = self._draw(x)
-            if plan is None:
-                return x, MixedTarget(y, y, torch.ones(len(y), device=y.device))
-        return blend(x, plan), MixedTarget.from_plan(y, plan)
+            MixError: If ``x`` and ``y`` are not batches of the same length on the same device, or the kind of
+                a leaf is in doubt.
 
-    def plan(self, x: Tensor) -> MixPlan:
+        Example:
+            >>> import batchmix as bm
+            >>> x = {"image": torch.rand(4, 3, 8, 8), "age": torch.rand(4, 1)}
+            >>> x, (shape, size) = bm.Mixup(seed=0)(x, (torch.tensor([0, 1, 2, 0]), torch.rand(4)))
+        """
+        leaves = leaves_of_pair(x, y, kinds)
+        mixed = self._mix(leaves, plan, step)
+        return rebuild(x, mixed, root="x"), rebuild(y, mixed, root="y")
+
+    def mix(
+        self,
+        batch: Any,
+        *,
+        kinds: Kinds | None = None,
+        plan: MixPlan | None = None,
+        step: int | None = None,
+    ) -> Any:
+        """Mix a batch that holds inputs and targets in one dict, tuple, list or dataclass.
+
+        Args:
+            batch: Its images and class ids are found; everything else takes a kind.
+            kinds: What a leaf is, by its path: ``{"mask": "segmentation", "meta": "pass"}``.
+            plan: Replay this draw, without a new one.
+            step: As for a call.
+
+        Returns:
+            The same structure, mixed.
+
+        Raises:
+            MixError: If the kind of a leaf is in doubt, or the leaves do not belong to one batch.
+
+        Example:
+            >>> import batchmix as bm
+            >>> label = torch.tensor([0, 1, 2, 0])
+            >>> batch = {"image": torch.rand(4, 3, 8, 8), "label": label, "name": list("abcd")}
+            >>> batch = bm.Mixup(seed=0).mix(batch, kinds={"name": "pass"})
+            >>> type(batch["label"]).__name__
+            'MixedTarget'
+        """
+        mixed = self._mix(leaves_of(batch, kinds), plan, step)
+        return rebuild(batch, mixed, root="")
+
+    def plan(self, x: Tensor, y: Tensor | None = None, *, step: int | None = None) -> MixPlan:
         """Draw the next plan for the batch ``x`` (B, ...), to replay on whatever belongs to it.
+
+        ``y`` is needed where partners are chosen by their targets, ``step`` as for a call.
 
         Example:
             >>> import batchmix as bm
@@ -105,8 +224,8 @@ class Mixer:
             >>> plan = mixup.plan(x)
             >>> mixed, soft = bm.blend(x, plan), bm.blend(teacher, plan)
         """
-        _check_batch("x", x)
-        plan = self._draw(x)
+        check_lengths([Leaf("x", x, "input"), *([] if y is None else [Leaf("y", y, "soft")])])
+        plan = self._draw(x, y, step=step)
         return MixPlan.identity(len(x), x.device) if plan is None else plan
 
     def between(
@@ -134,11 +253,11 @@ class Mixer:
         Source: Zhang et al. 2018, arXiv:1710.09412, figure 1.
         """
         (x1, y1), (x2, y2) = first, second
-        _check_pair(x1, y1)
-        _check_pair(x2, y2)
+        check_lengths(leaves_of_pair(x1, y1))
+        check_lengths(leaves_of_pair(x2, y2))
         if x1.shape != x2.shape:
             raise MixError(f"second takes samples like the first's, {describe(x1)}, got {describe(x2)}")
-        plan = self._draw(x1, between=True)
+        plan = self._draw(x1, y1, between=True)
         if plan is None:
             return x1, MixedTarget(y1, y2, torch.ones(len(y1), device=y1.device))
         return blend(x1, plan, other=x2), MixedTarget(y1, y2, plan.lam)
@@ -146,7 +265,7 @@ class Mixer:
     def settings(self, step: int | None = None) -> dict[str, float]:
         """The hyperparameters at ``step``, the next one if left out: ``{"p": ..., "alpha": ...}``."""
         step = self.step if step is None else step
-        return {name: self._setting(name, step) for name in ("p", *self.hyperparameters)}
+        return {name: self._setting(name, step) for name in self._names()}
 
     def state_dict(self) -> dict[str, int]:
         """All that has to be kept to go on with the same draws: ``{"seed": ..., "step": ...}``."""
@@ -169,36 +288,71 @@ class Mixer:
 
     # How a draw is made
 
-    def _draw(self, x: Tensor, *, between: bool = False) -> MixPlan | None:
-        """The next plan, or None where the batch is not mixed, which is known without asking the device."""
-        settings = self.settings()
-        seed, coin = self._randomness()
-        self.step += 1
-        p = settings.pop("p")
-        if coin >= p or not self.mixes(**settings):
-            return None
-        # Other devices (mps, xpu) have no gamma sampler or no generator of their own to rely on.
-        device = x.device if x.device.type in ("cpu", "cuda") else torch.device("cpu")
-        generator = torch.Generator(device).manual_seed(seed)
-        return self.sample(x.shape, between=between, generator=generator, **settings).to(x.device)
+    def _mix(self, leaves: list[Leaf], plan: MixPlan | None, step: int | None) -> dict[str, Any]:
+        """The new value of every leaf, by its path."""
+        size = check_lengths(leaves)
+        if plan is not None and not isinstance(plan, MixPlan):
+            raise MixError(f"plan takes a MixPlan, got {describe(plan)}")
+        if plan is None:
+            plan = self._draw(lead_of(leaves), target_of(leaves), step=step)
+        if plan is None:
+            identity = MixPlan.identity(size, lead_of(leaves).device)
+            return {f.path: f.value if f.kind == "input" else apply_plan(f, identity) for f in leaves}
+        return {leaf.path: apply_plan(leaf, plan) for leaf in leaves}
 
-    def _randomness(self) -> tuple[int, float]:
-        """A generator's seed and a number in [0, 1) for this (seed, rank, worker, step)."""
-        worker = get_worker_info()
+    def _draw(
+        self, x: Tensor, y: Tensor | None, *, between: bool = False, step: int | None = None
+    ) -> MixPlan | None:
+        """The next plan, or None where the batch is not mixed, which is known without asking the device."""
+        draws = self._draws(step)
+        if step is None:
+            self.step += 1
+        return self._plan(draws, x, y, between)
+
+    def _plan(self, draws: Draws, x: Tensor, y: Tensor | None, between: bool) -> MixPlan | None:
+        """The plan that follows from the randomness of a step."""
+        settings = self.settings(draws.step)
+        p, p_sample = settings.pop("p"), settings.pop("p_sample")
+        if draws.coin >= p or p_sample == 0:
+            return None
+        plan = self._sample(draws, x, y, between, settings)
+        if plan is None:
+            return None
+        if p_sample < 1:
+            generator = draws.fork("p_sample").generator(plan.device)
+            plan = plan.only(torch.rand(len(plan), generator=generator, device=plan.device) < p_sample)
+        return plan.to(x.device)
+
+    def _sample(
+        self, draws: Draws, x: Tensor, y: Tensor | None, between: bool, settings: dict[str, float]
+    ) -> MixPlan | None:
+        if not self.mixes(**settings):
+            return None
+        return self.sample(x, y, between=between, generator=draws.generator(x.device), **settings)
+
+    def _draws(self, step: int | None) -> Draws:
+        """Randomness of the next step of this (seed, rank, worker), or of ``step`` in any worker."""
+        worker = get_worker_info() if step is None else None
+        step = self.step if step is None else _check_count("step", step)
         # A worker's own seed differs from worker to worker and from epoch to epoch.
-        place = f"{self.seed}/{_rank()}/{'' if worker is None else worker.seed}/{self.step}"
-        digest = hashlib.blake2b(place.encode(), digest_size=16).digest()
-        return int.from_bytes(digest[:8], "big") >> 1, int.from_bytes(digest[8:15], "big") / 2**56
+        return Draws.of(step, f"{self.seed}/{_rank()}/{'' if worker is None else worker.seed}/{step}")
+
+    def _names(self) -> tuple[str, ...]:
+        return ("p", "p_sample", *self.hyperparameters)
+
+    def _value(self, name: str) -> float:
+        value: float = getattr(self, name)
+        return value
 
     def _setting(self, name: str, step: int) -> float:
-        value: float = getattr(self, name)
+        value = self._value(name)
         factor = self.schedule.get(name)
         if factor is None:
             return value
         times = factor(step)
         if not isinstance(times, (int, float)):
             raise MixError.of(f"schedule[{name!r}] at step {step}", times, "a number")
-        check = check_probability if name == "p" else check_alpha
+        check = check_alpha if name in self.hyperparameters else check_probability
         return check(value * times, f"{name} times schedule[{name!r}] at step {step}")
 
     def _check_schedule(self, schedule: Any) -> dict[str, Schedule]:
@@ -206,7 +360,7 @@ class Mixer:
             return {}
         if callable(schedule):
             return {"p": schedule}
-        names = ("p", *self.hyperparameters)
+        names = self._names()
         if not isinstance(schedule, Mapping) or not set(schedule) <= set(names):
             raise MixError(
                 f"schedule takes a callable of the step, or one for each of {', '.join(names)}, "
@@ -229,21 +383,3 @@ def _check_count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise MixError.of(name, value, "a whole number >= 0")
     return value
-
-
-def _check_batch(name: str, value: Any) -> None:
-    if not isinstance(value, Tensor) or value.dim() == 0:
-        raise MixError(f"{name} takes a tensor (B, ...), got {describe(value)}")
-    if not len(value):
-        raise MixError(f"{name} takes at least one sample, got {describe(value)}")
-
-
-def _check_pair(x: Any, y: Any) -> None:
-    _check_batch("x", x)
-    _check_batch("y", y)
-    if len(x) != len(y):
-        raise MixError(f"y takes as many targets as x has samples: {len(x)}, got {len(y)}")
-    if x.device != y.device:
-        raise MixError(f"y takes the device of x: {x.device}, got {y.device}")
-    if not x.is_floating_point():
-        raise MixError(f"x takes floating point samples, such as x.float() / 255, got {describe(x)}")

@@ -61,3 +61,17 @@ def test_at_lam_one_a_thousand_classes_are_plain_too(
     given = {k: v.to(dtype) if isinstance(v, torch.Tensor) else v for k, v in options.items()}
     loss = F.cross_entropy(logits, MixedTarget(own, dropped, 1.0), reduction=reduction, **given)
     assert torch.equal(loss, F.cross_entropy(logits, own, reduction=reduction, **given))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}], ids=list)
+def test_at_lam_one_autocast_makes_no_difference(options: dict[str, object], dtype: torch.dtype) -> None:
+    """On a CPU, autocast takes cross entropy to float32, and log-softmax by itself stays in half precision."""
+    generator = torch.Generator().manual_seed(0)
+    logits = (8 * torch.randn(128, 10, generator=generator)).to(dtype)
+    own, dropped = torch.randint(10, (2, 128), generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = F.cross_entropy(logits, MixedTarget(own, dropped, 1.0), **options)
+        plain = F.cross_entropy(logits, own, **options)
+    assert loss.dtype == plain.dtype
+    assert torch.equal(loss, plain)

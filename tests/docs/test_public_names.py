@@ -9,6 +9,8 @@ import pytest
 import batchmix
 
 PUBLIC = (
+    "Choice",
+    "CutMix",
     "MixError",
     "MixPlan",
     "MixUpLoss",

@@ -75,7 +75,7 @@ def test_a_plan_is_a_permutation_with_weights(method: type[Mixer], batch_size: i
         assert plan.lam.dtype == torch.float32
         assert ((plan.lam >= 0) & (plan.lam <= 1)).all()
         if plan.mask is not None:
-            torch.testing.assert_close(plan.mask.mean((1, 2, 3)).expand(batch_size), plan.lam)
+            torch.testing.assert_close(plan.mask.float().mean((1, 2, 3)).expand(batch_size), plan.lam)
 
 
 def test_labels_carry_the_weight_that_the_pixels_have(method: type[Mixer]) -> None:

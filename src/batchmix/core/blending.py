@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from batchmix.core.plan import MixPlan, as_rows, describe
+from batchmix.core.plan import MixPlan, as_rows, describe, spread
+from batchmix.core.resizing import resize_into
 from batchmix.errors import MixError
 
 
@@ -13,6 +14,7 @@ def blend(x: Tensor, plan: MixPlan, *, other: Tensor | None = None, out: Tensor 
     """Combine every sample with its partner.
 
     Row i becomes ``w*x[i] + (1-w)*x[partner[i]]``; ``w`` is the mask if the plan has one, else ``lam[i]``.
+    Where the plan has a window, the partner is resized into it first, (bi)linearly.
     Where ``w`` is 1 or 0 the result is one of the two, if both are finite. Half precision is combined in
     float32 and rounded once. Integer images are refused: mixing would truncate them, and which scale they
     are to be converted to is not ours to guess.
@@ -39,19 +41,41 @@ def blend(x: Tensor, plan: MixPlan, *, other: Tensor | None = None, out: Tensor 
     """
     other = x if other is None else other
     _check(x, plan, other, out)
-    weight = as_rows(plan.lam, x.dim()) if plan.mask is None else plan.mask
-    mixed = _lerp(other[plan.partner], x, weight, x if out is x else None)
-    if out is None or out is x:
-        return mixed
-    return out.copy_(mixed)
+    partners = other[plan.partner]
+    if plan.window is not None:
+        partners = resize_into(_at_least_float32(partners), plan.window)
+    weight = as_rows(plan.lam, x.dim()) if plan.mask is None else spread(plan.mask, x.dim())
+    mixed = _combine(x, partners, weight, None if _needs_grad(x, partners) else out)
+    return mixed if out is None or mixed is out else out.copy_(mixed)
 
 
-def _lerp(start: Tensor, end: Tensor, weight: Tensor, out: Tensor | None) -> Tensor:
-    """``start + weight*(end - start)`` at float32 or better, in the dtype of ``end``."""
-    if end.dtype in (torch.float32, torch.float64):
-        return torch.lerp(start, end, weight.to(end.dtype), out=out)
-    mixed = torch.lerp(start.float(), end.float(), weight.float()).to(end.dtype)
-    return mixed if out is None else out.copy_(mixed)
+def _combine(x: Tensor, partners: Tensor, weight: Tensor, out: Tensor | None) -> Tensor:
+    """``weight*x + (1-weight)*partners``, in ``out`` if it can be written there at once."""
+    if weight.dtype == torch.bool:  # a paste: every value is one of the two, whatever it is
+        partners = partners.to(x.dtype)
+        return torch.where(weight, x, partners, out=_room(x, partners) if out is None else out)
+    start, end = _at_least_float32(partners), _at_least_float32(x)
+    if end.dtype != x.dtype:
+        return start.lerp_(end, weight.to(end.dtype)).to(x.dtype)
+    return torch.lerp(start, end, weight.to(end.dtype), out=_room(x, start) if out is None else out)
+
+
+def _room(x: Tensor, partners: Tensor) -> Tensor | None:
+    """Memory for the result; that of the partners, which are a copy already: new memory costs as much again.
+
+    None, for torch to find it, where gradients have to flow.
+    """
+    if _needs_grad(x, partners):
+        return None
+    return partners if partners.stride() == x.stride() else torch.empty_like(x)
+
+
+def _needs_grad(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def _check(x: Tensor, plan: MixPlan, other: Tensor, out: Tensor | None) -> None:
@@ -71,5 +95,8 @@ def _check(x: Tensor, plan: MixPlan, other: Tensor, out: Tensor | None) -> None:
         if (tensor.shape, tensor.dtype, tensor.device) != (x.shape, x.dtype, x.device):
             like, got = f"{describe(x)} on {x.device}", f"{describe(tensor)} on {tensor.device}"
             raise MixError(f"{name} takes what x is, {like}, got {got}")
-    if plan.mask is not None and (plan.mask.dim() != x.dim() or plan.mask.shape[2:] != x.shape[2:]):
-        raise MixError(f"x takes the size of the plan's mask, {describe(plan.mask)}, got {describe(x)}")
+    if plan.mask is not None:
+        channels, *size = plan.mask.shape[1:]
+        fits = x.dim() >= plan.mask.dim() and list(x.shape[x.dim() - len(size) :]) == size
+        if not fits or channels not in (1, x.shape[1]):
+            raise MixError(f"x takes the size of the plan's mask, {describe(plan.mask)}, got {describe(x)}")

@@ -21,8 +21,12 @@ class MixPlan:
     Args:
         partner: (B,) int64; the row that sample ``i`` is mixed with.
         lam: (B,) float32 in [0, 1]; the weight of sample ``i`` itself.
-        mask: (B or 1, 1, H, W) float weights of the sample itself at each position, or None where
-            ``lam`` holds for the whole sample. Where there is a mask, ``lam`` is its mean.
+        mask: (B or 1, 1, H, W), the weight of the sample itself at each position, or None where ``lam`` holds
+            for the whole sample. Boolean where positions are either the sample's or the partner's (a paste).
+            Where there is a mask, ``lam`` is its mean.
+        window: (B, 4) int64, top, bottom, left and right in pixels, or (B, 2) of a series, start and end, the
+            ends exclusive: the partner's whole image is resized into this part of the image before the mask
+            says where it is seen. None where the partner stays as it is. Only beside a mask.
 
     Raises:
         MixError: If the shapes, dtypes or devices do not fit together.
@@ -36,6 +40,7 @@ class MixPlan:
     partner: Tensor
     lam: Tensor
     mask: Tensor | None = None
+    window: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name, part, dtype in (("partner", self.partner, torch.int64), ("lam", self.lam, torch.float32)):
@@ -48,13 +53,27 @@ class MixPlan:
             raise MixError(f"lam takes partner's device {self.partner.device}, got {self.lam.device}")
         if self.mask is not None:
             self._check_mask(self.mask)
+        if self.window is not None:
+            self._check_window(self.window)
 
     def _check_mask(self, mask: object) -> None:
         rows = (1, len(self.lam))
         if not isinstance(mask, Tensor) or mask.dim() < 2 or mask.shape[0] not in rows:
             raise MixError(f"mask takes a tensor (B or 1, 1, ...) with B = {rows[1]}, got {describe(mask)}")
+        if mask.dtype != torch.bool and not mask.is_floating_point():
+            raise MixError(f"mask takes booleans or floating point weights, got {describe(mask)}")
         if mask.device != self.lam.device:
             raise MixError(f"mask takes partner's device {self.lam.device}, got {mask.device}")
+
+    def _check_window(self, window: object) -> None:
+        if self.mask is None:
+            raise MixError(f"window takes a plan with a mask, which says where it is seen, got {describe(window)}")
+        ends = [(len(self.lam), 2 * axes) for axes in range(1, self.mask.dim() - 1)]
+        if not isinstance(window, Tensor) or window.dtype != torch.int64 or tuple(window.shape) not in ends:
+            wanted = " or ".join(map(str, ends))
+            raise MixError(f"window takes an int64 tensor {wanted} of pixels, got {describe(window)}")
+        if window.device != self.lam.device:
+            raise MixError(f"window takes partner's device {self.lam.device}, got {window.device}")
 
     @classmethod
     def identity(cls, batch_size: int, device: torch.device | str | None = None) -> MixPlan:
@@ -64,6 +83,20 @@ class MixPlan:
     def __len__(self) -> int:
         """Number of samples, B."""
         return self.partner.shape[0]
+
+    def without_mask(self) -> MixPlan:
+        """The same partners and weights for what has no positions: ``lam`` for the whole sample."""
+        return MixPlan(self.partner, self.lam)
+
+    def only(self, mixed: Tensor) -> MixPlan:
+        """The same plan for the samples where ``mixed`` (B,) bool is true; the others stay as they are."""
+        lam = torch.where(mixed, self.lam, 1.0)
+        if self.mask is None:
+            return replace(self, lam=lam)
+        mask = self.mask.expand(len(self), *self.mask.shape[1:])
+        keep = as_rows(~mixed, mask.dim())
+        mask = mask | keep if mask.dtype == torch.bool else torch.where(keep, 1.0, mask)
+        return replace(self, lam=lam, mask=mask)
 
     @property
     def device(self) -> torch.device:
@@ -77,7 +110,8 @@ class MixPlan:
             return tensor.to(device, non_blocking=non_blocking)
 
         mask = None if self.mask is None else move(self.mask)
-        return replace(self, partner=move(self.partner), lam=move(self.lam), mask=mask)
+        window = None if self.window is None else move(self.window)
+        return MixPlan(move(self.partner), move(self.lam), mask, window)
 
 
 def describe(value: Any) -> str:
@@ -92,6 +126,11 @@ def describe(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
     return f"{type(value).__name__} {shorten(value)}"
+
+
+def spread(mask: Tensor, ndim: int) -> Tensor:
+    """View a mask of the last dimensions, (B, 1, H, W), for samples of more: (B, 1, 1, H, W) for videos."""
+    return mask.reshape(*mask.shape[:2], *[1] * (ndim - mask.dim()), *mask.shape[2:])
 
 
 def as_rows(lam: Tensor, ndim: int) -> Tensor:

@@ -12,7 +12,7 @@ from batchmix.core.plan import describe
 from batchmix.errors import MixError
 
 Per = Literal["batch", "pair", "sample"]
-Policy = Literal["shuffle", "derangement", "roll"]
+Policy = Literal["shuffle", "derangement", "roll", "other-class", "same-class"]
 
 
 def sample_lam(
@@ -76,23 +76,27 @@ def sample_partner(
     policy: Policy = "shuffle",
     *,
     mutual: bool = False,
+    labels: Tensor | None = None,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Draw who is mixed with whom; every sample is the partner of exactly one.
+    """Draw who is mixed with whom; but for the policies by class, every sample is the partner of exactly one.
 
     Args:
         batch_size: B, at least 1.
         policy: ``"shuffle"``, a uniform permutation, in which a sample can be its own partner;
             ``"derangement"``, one in which it can't (a uniform draw among the cyclic ones);
-            ``"roll"``, the previous sample, without randomness.
+            ``"roll"``, the previous sample, without randomness;
+            ``"other-class"`` and ``"same-class"``, any of the samples of another label, or of the same one;
+            where there is none, the sample itself. (It takes B*B numbers.)
         mutual: Partners in couples, ``partner[partner[i]] == i``; of an odd batch one sample stays alone.
             Only with ``"shuffle"``.
+        labels: (B,) class ids, for the policies by class.
         generator: Source of randomness, on ``device``; the global one if left out.
         device: Where to draw; the generator's device if left out, else the CPU.
 
     Returns:
-        (B,) int64, a permutation.
+        (B,) int64, a permutation unless by class.
 
     Raises:
         MixError: If an argument is not of the form above.
@@ -106,6 +110,8 @@ def sample_partner(
     device = _device_of(generator, device)
     if mutual and policy != "shuffle":
         raise MixError(f"policy takes 'shuffle' where partners are mutual (per='pair'), got {policy!r}")
+    if policy in ("other-class", "same-class"):
+        return _sample_by_class(policy, labels, generator, device)
     if policy == "roll":
         return torch.arange(batch_size, device=device).roll(1)
     order = torch.randperm(batch_size, generator=generator, device=device)
@@ -115,6 +121,20 @@ def sample_partner(
     place = torch.arange(batch_size, device=device)
     neighbour = (place ^ 1).clamp(max=batch_size - 1) if mutual else place.roll(-1)
     return torch.empty_like(order).scatter_(0, order, order[neighbour])
+
+
+def _sample_by_class(
+    policy: str, labels: Tensor | None, generator: torch.Generator | None, device: torch.device
+) -> Tensor:
+    """The place of the largest of B random numbers, of which only those of allowed partners are above 0."""
+    if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
+        raise MixError(f"y takes class ids (B,) where partner={policy!r}, got {describe(labels)}")
+    labels = labels.to(device)
+    same = labels.unsqueeze(1) == labels.unsqueeze(0)
+    own = torch.eye(len(labels), dtype=torch.bool, device=device)
+    allowed = same & ~own if policy == "same-class" else ~same
+    score = (1 - torch.rand(allowed.shape, generator=generator, device=device)) * allowed
+    return torch.where(allowed.any(1), score.argmax(1), torch.arange(len(labels), device=device))
 
 
 def check_alpha(alpha: object, name: str = "alpha") -> float:

@@ -42,7 +42,7 @@ def cross_entropy(
     if a.is_floating_point():
         soft = blend_targets(a, b, lam)
         return F.cross_entropy(input, soft, weight, reduction=reduction, label_smoothing=label_smoothing)
-    log_probs = F.log_softmax(input, 1)
+    log_probs = F.log_softmax(_as_autocast(input), 1)
     entries = _entries(a, b, lam, weight, ignore_index)
     loss = _pick(log_probs, entries, weight, reduction)
     if label_smoothing == 0:
@@ -181,6 +181,12 @@ def _sum_like_nll(values: Tensor, kept: Tensor) -> Tensor:
     """Minus the sum, added up in the order of ``F.nll_loss``: as one class that all that is kept is of."""
     only = torch.where(kept > 0, 0, -100)
     return F.nll_loss(values.unsqueeze(1), only, ignore_index=-100, reduction="sum")
+
+
+def _as_autocast(input: Tensor) -> Tensor:  # noqa: A002
+    """Logits in float32 under autocast, which casts for cross entropy but, on a CPU, not for log-softmax."""
+    half = input.dtype in (torch.bfloat16, torch.float16)
+    return input.float() if half and torch.is_autocast_enabled(input.device.type) else input
 
 
 def _check_rows(output: Tensor, lam: Tensor) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import ClassVar, get_args
 
 import torch
+from torch import Tensor
 
 from batchmix.core.plan import MixPlan
 from batchmix.core.sampling import (
@@ -39,9 +40,11 @@ class Mixup(Mixer):
         fold: ``lam = max(lam, 1-lam)``: no two mixes of a batch are the same image, and the larger weight
             stays with the sample itself.
         p: Probability that a batch is mixed.
-        partner: ``"shuffle"``, ``"derangement"`` (nobody its own partner) or ``"roll"`` (the previous one).
-        schedule: Factor as a function of the step, for ``p``, or a mapping for ``"p"`` and ``"alpha"``:
-            ``schedule=bm.off_after(1000)`` ends the mixing after 1,000 batches.
+        p_sample: Probability that a sample of a mixed batch is mixed, each for itself.
+        partner: ``"shuffle"``, ``"derangement"`` (nobody its own partner), ``"roll"`` (the previous one),
+            ``"other-class"`` or ``"same-class"``.
+        schedule: Factor as a function of the step, for ``p``, or a mapping for ``"p"``, ``"p_sample"`` and
+            ``"alpha"``: ``schedule=bm.off_after(1000)`` ends the mixing after 1,000 batches.
         seed: Of all draws; ``torch.initial_seed()`` if left out.
 
     Raises:
@@ -65,6 +68,7 @@ class Mixup(Mixer):
         per: Per = "sample",
         fold: bool = True,
         p: float = 1.0,
+        p_sample: float = 1.0,
         partner: Policy = "shuffle",
         schedule: Schedule | Mapping[str, Schedule] | None = None,
         seed: int | None = None,
@@ -79,16 +83,24 @@ class Mixup(Mixer):
         self.per = per
         self.fold = fold
         self.partner = partner
-        super().__init__(p=p, schedule=schedule, seed=seed)
+        super().__init__(p=p, p_sample=p_sample, schedule=schedule, seed=seed)
 
     def sample(
-        self, shape: torch.Size, *, between: bool = False, generator: torch.Generator, **settings: float
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        between: bool = False,
+        generator: torch.Generator,
+        **settings: float,
     ) -> MixPlan:
         """Draw partners, then weights. See ``Mixer.sample``."""
-        size = shape[0]
+        size = len(x)
         own = torch.arange(size, device=generator.device)
         mutual = self.per == "pair"
-        partner = own if between else sample_partner(size, self.partner, mutual=mutual, generator=generator)
+        partner = own
+        if not between:
+            partner = sample_partner(size, self.partner, mutual=mutual, labels=y, generator=generator)
         lam = sample_lam(
             settings["alpha"], size, per=self.per, fold=self.fold, partner=partner, generator=generator
         )

@@ -1,0 +1,240 @@
+"""A batch of any structure: its leaves, and what each of them is."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any, Literal, NamedTuple, get_args
+
+from torch import Tensor
+
+from batchmix.core.plan import describe
+from batchmix.core.targets import MixedTarget
+from batchmix.errors import MixError
+
+Kind = Literal[
+    "input",
+    "class",
+    "soft",
+    "multilabel",
+    "regression",
+    "segmentation",
+    "boxes",
+    "keypoints",
+    "attention_mask",
+    "pass",
+]
+"""What a leaf is, which says how it is mixed:
+
+- ``"input"``: floating point samples, blended or pasted;
+- ``"class"``, ``"soft"``, ``"multilabel"``, ``"regression"``: a target of the sample, a MixedTarget of both;
+- ``"segmentation"``: a class id or a value for each position: pasted where the inputs are pasted, a
+  MixedTarget where they are blended;
+- ``"boxes"``, ``"keypoints"``: one entry a sample, clipped and dropped or joined;
+- ``"attention_mask"``: the positions in use, united;
+- ``"pass"``: handed on as it is.
+"""
+
+Kinds = Mapping[str, Kind]
+Role = Literal["input", "target", "unknown"]
+
+WHOLE: tuple[Kind, ...] = ("pass", "boxes", "keypoints")  # kinds of a whole subtree, not of its leaves
+
+
+class Leaf(NamedTuple):
+    """One part of a batch that is mixed by itself."""
+
+    path: str  # as in an error message and as a key of kinds: "x.image", "y.0"
+    value: Any
+    kind: Kind
+
+
+def leaves_of_pair(x: Any, y: Any, kinds: Kinds | None = None) -> list[Leaf]:
+    """Every leaf of inputs ``x`` and targets ``y``, with its kind: that in ``kinds``, or one beyond doubt.
+
+    Args:
+        x: Inputs: a tensor (B, ...), or tensors in tuples, lists, dicts, dataclasses, nested.
+        y: Targets, of any structure too.
+        kinds: From paths, ``"x.image"`` or ``"y.0"``, to kinds; a path above several leaves holds for all.
+
+    Raises:
+        MixError: If a leaf's kind is neither given nor beyond doubt, or ``kinds`` names no leaf.
+    """
+    finder = _Finder(kinds)
+    inputs = list(finder.walk(x, "x", "input"))
+    finder.like = tuple(lead_of(inputs).shape[2:])
+    return finder.finish([*inputs, *finder.walk(y, "y", "target")])
+
+
+def leaves_of(batch: Any, kinds: Kinds | None = None) -> list[Leaf]:
+    """The same for one nest that holds inputs and targets; its paths start at its own keys: ``"image"``."""
+    finder = _Finder(kinds)
+    return finder.finish(list(finder.walk(batch, "", "unknown")))
+
+
+def rebuild(batch: Any, mixed: Mapping[str, Any], *, root: str) -> Any:
+    """The same structure, with the value of ``mixed`` at each of its paths."""
+    if root in mixed:
+        return mixed[root]
+    parts = {name: rebuild(part, mixed, root=_join(root, name)) for name, part in _children(batch)}
+    if isinstance(batch, MutableMapping):
+        new = copy.copy(batch)  # keeps the type and what it carries
+        for key in batch:
+            new[key] = parts[str(key)]
+        return new
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*parts.values())
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(parts.values())
+    return dataclasses.replace(batch, **parts)
+
+
+def check_lengths(leaves: list[Leaf]) -> int:
+    """The number of samples, B, which all leaves share.
+
+    Raises:
+        MixError: If a leaf has no samples, or their numbers or devices differ.
+    """
+    first: Leaf | None = None
+    for leaf in leaves:
+        if leaf.kind in WHOLE:
+            continue
+        if not isinstance(leaf.value, Tensor) or leaf.value.dim() == 0:
+            raise MixError(f"{leaf.path} takes a tensor (B, ...), got {describe(leaf.value)}")
+        if not len(leaf.value):
+            raise MixError(f"{leaf.path} takes at least one sample, got {describe(leaf.value)}")
+        if first is None:
+            first = leaf
+        elif len(leaf.value) != len(first.value):
+            counts = f"{len(first.value)}, got {len(leaf.value)}"
+            raise MixError(f"{leaf.path} takes as many samples as {first.path}: {counts}")
+        elif leaf.value.device != first.value.device:
+            raise MixError(
+                f"{leaf.path} takes the device of {first.path}: {first.value.device}, got {leaf.value.device}"
+            )
+    if first is None:
+        raise MixError("batch takes at least one tensor of samples, got none")
+    return len(first.value)
+
+
+def lead_of(leaves: list[Leaf]) -> Tensor:
+    """The input that a plan is drawn for: the one of most dimensions, the first of equals."""
+    inputs = [leaf.value for leaf in leaves if leaf.kind == "input" and isinstance(leaf.value, Tensor)]
+    if not inputs:
+        raise MixError("batch takes at least one leaf of kind 'input', got none")
+    return max(inputs, key=Tensor.dim)
+
+
+def target_of(leaves: list[Leaf]) -> Tensor | None:
+    """The target that partners can be chosen by: the only one, or else None."""
+    targets = [leaf.value for leaf in leaves if leaf.kind in ("class", "soft", "multilabel", "regression")]
+    return targets[0] if len(targets) == 1 else None
+
+
+class _Finder:
+    """Walks a batch, and knows which of the user's kinds have found their place."""
+
+    def __init__(self, kinds: Any) -> None:
+        self.kinds = _check_kinds(kinds)
+        self.seen: set[str] = set()
+        self.like: tuple[int, ...] = ()  # height and width of the inputs: they make out a segmentation mask
+
+    def walk(self, node: Any, path: str, role: Role, above: Kind | None = None) -> Iterator[Leaf]:
+        self.seen.add(path)
+        kind = self.kinds.get(path, above)
+        if node is None:  # an absent leaf stays absent
+            yield Leaf(path, node, "pass")
+        elif kind in WHOLE:
+            yield Leaf(path, node, kind)
+        elif kind is None and _is_detection(node):
+            yield Leaf(path, node, "boxes")
+        elif _is_nest(node):
+            for name, part in _children(node):
+                yield from self.walk(part, _join(path, name), role, kind)
+        else:
+            yield Leaf(path, node, kind or _infer(path or "batch", node, role, self.like))
+
+    def finish(self, leaves: list[Leaf]) -> list[Leaf]:
+        lost = sorted(set(self.kinds) - self.seen)
+        if lost:
+            there = ", ".join(leaf.path for leaf in leaves)
+            raise MixError(f"kinds takes paths that the batch has ({there}), got {lost[0]!r}")
+        return leaves
+
+
+def _infer(path: str, value: Any, role: Role, like: tuple[int, ...]) -> Kind:
+    if isinstance(value, MixedTarget):
+        raise MixError(f"{path} takes a batch that is not mixed yet, got a MixedTarget")
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        raise MixError(
+            f"{path} takes a tensor (B, ...), or kinds={{'{path}': 'pass'}}, got {describe(value)}"
+        )
+    if path.rpartition(".")[2] == "attention_mask" and not value.is_floating_point():
+        return "attention_mask"
+    floating = value.is_floating_point()
+    if role == "input":
+        if floating:
+            return "input"
+        raise MixError(
+            f"{path} takes floating point samples, such as {path}.float() / 255, "
+            f"or kinds={{'{path}': 'pass'}}, got {describe(value)}"
+        )
+    if not floating and value.dim() == 1:
+        return "class"
+    if role == "unknown" and floating and value.dim() >= 4:
+        return "input"
+    if role == "target":
+        dense = bool(like) and tuple(value.shape[-len(like) :]) == like and value.dim() > len(like)
+        if dense and not floating:
+            return "segmentation"
+        if not dense:
+            return "soft" if floating else "class"
+    names = ", ".join(get_args(Kind))
+    raise MixError(
+        f"{path} takes a kind, as in kinds={{'{path}': 'segmentation'}} (one of {names}), "
+        f"got {describe(value)}"
+    )
+
+
+def _is_detection(node: Any) -> bool:
+    """A list of dicts with boxes or key points, as torchvision's detection models take them."""
+    return (
+        isinstance(node, (list, tuple))
+        and len(node) > 0
+        and all(isinstance(entry, Mapping) and {"boxes", "keypoints"} & set(entry) for entry in node)
+    )
+
+
+def _is_nest(node: Any) -> bool:
+    if isinstance(node, MutableMapping):
+        return True
+    if isinstance(node, (list, tuple)):
+        return not all(isinstance(part, (str, int, float)) for part in node)  # names, ids: one leaf
+    return dataclasses.is_dataclass(node) and not isinstance(node, type)
+
+
+def _children(node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, MutableMapping):
+        yield from ((str(key), value) for key, value in node.items())
+    elif isinstance(node, tuple) and hasattr(node, "_fields"):
+        yield from zip(node._fields, node, strict=True)
+    elif isinstance(node, (list, tuple)):
+        yield from ((str(place), value) for place, value in enumerate(node))
+    else:
+        yield from ((field.name, getattr(node, field.name)) for field in dataclasses.fields(node))
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _check_kinds(kinds: Any) -> dict[str, Kind]:
+    if kinds is None:
+        return {}
+    if not isinstance(kinds, Mapping):
+        raise MixError(f"kinds takes a mapping from paths to kinds, got {describe(kinds)}")
+    for path, kind in kinds.items():
+        if kind not in get_args(Kind):
+            raise MixError(f"kinds[{path!r}] takes one of {', '.join(get_args(Kind))}, got {kind!r}")
+    return dict(kinds)

@@ -1,0 +1,81 @@
+"""Boxes to cut: drawn for every sample at once, without a loop and without asking the device."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def sample_boxes(lam: Tensor, size: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
+    """A box for each weight, whose middle is anywhere in the image and which is clipped at its edges.
+
+    Args:
+        lam: (B,) share of the image that the box leaves, before it is clipped.
+        size: (H, W) of an image, or (T,) of a series.
+        generator: Source of randomness.
+
+    Returns:
+        (B, 4) int64: top, bottom, left, right; or (B, 2), start and end. The ends are exclusive.
+
+    Source: Yun et al. 2019, arXiv:1905.04899, section 3.1.
+    """
+    ends = []
+    for side in size:
+        cut = (side * (1 - lam) ** (1 / len(size))).floor().long()
+        middle = _up_to(torch.full_like(cut, side), generator)
+        ends += [(middle - cut // 2).clamp(min=0), (middle + (cut + 1) // 2).clamp(max=side)]
+    return torch.stack(ends, 1)
+
+
+def sample_boxes_between(
+    count: int, size: tuple[int, ...], shares: tuple[float, float], *, generator: torch.Generator
+) -> Tensor:
+    """Boxes inside the image, each side a share of the image's, uniform between two limits.
+
+    Args:
+        count: B.
+        size: (H, W) or (T,).
+        shares: The limits, 0 <= low <= high <= 1.
+        generator: Source of randomness.
+
+    Returns:
+        (B, 4) or (B, 2), as ``sample_boxes``.
+    """
+    low, high = shares
+    ends = []
+    for side in size:
+        cut = torch.full((count,), int(side * low), device=generator.device)
+        cut += _up_to(torch.full_like(cut, int(side * high) - int(side * low) + 1), generator)
+        start = _up_to(side - cut + 1, generator)
+        ends += [start, start + cut]
+    return torch.stack(ends, 1)
+
+
+def box_masks(boxes: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """What the boxes leave: where, and exactly how much of the image.
+
+    Args:
+        boxes: (B, 4) or (B, 2).
+        size: (H, W) or (T,).
+
+    Returns:
+        The mask, (B, 1, H, W) or (B, 1, T) bool, false inside the box; and its mean, (B,) float32.
+    """
+    rows = (-1, 1, *[1] * len(size))
+    inside = torch.ones((), dtype=torch.bool, device=boxes.device)
+    area = torch.ones(len(boxes), dtype=torch.float64, device=boxes.device)
+    for axis, side in enumerate(size):
+        start, end = boxes[:, 2 * axis], boxes[:, 2 * axis + 1]
+        line = [side if other == axis else 1 for other in range(len(size))]
+        place = torch.arange(side, device=boxes.device).view(1, 1, *line)
+        inside = inside & (place >= start.view(rows)) & (place < end.view(rows))
+        area = area * (end - start)
+    return ~inside, (1 - area / math.prod(size)).float()
+
+
+def _up_to(ends: Tensor, generator: torch.Generator) -> Tensor:
+    """A whole number from 0 to each end, exclusive."""
+    drawn = torch.rand(ends.shape, generator=generator, dtype=torch.float64, device=generator.device)
+    return (drawn * ends).floor().long().minimum(ends - 1)

@@ -1,0 +1,175 @@
+"""Boxes and key points of a mixed image: those of both images, as far as they can be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from batchmix.core.plan import MixPlan, describe
+from batchmix.core.sampling import check_probability
+from batchmix.errors import MixError
+
+Objects = Mapping[str, Any]
+Entries = dict[str, Tensor]
+
+OF_IMAGE = ("image_id", "size", "orig_size")
+"""Entries of an image that may happen to be as long as it has objects."""
+
+
+def mix_objects(
+    targets: Sequence[Objects], plan: MixPlan, *, min_visible: float = 0.1
+) -> list[dict[str, Any]]:
+    """Join the objects of every image with its partner's.
+
+    Where images are blended, all objects of both stay, with the weight of their image. Where they are pasted,
+    a box is clipped to the rectangle around what is left of it, and dropped where less than ``min_visible``
+    of its area is; a key point that is covered is marked as not visible (x, y, v), and an object of which no
+    point can be seen is dropped.
+
+    Args:
+        targets: For each image of the batch a dict, as torchvision's detection models take it: ``"boxes"``
+            (N, 4) float, left, top, right, bottom in pixels, or ``"keypoints"`` (N, K, 3), x, y, visibility,
+            or both; whatever else has one entry an object in every image, such as ``"labels"`` (N,), goes
+            with them, and ``"masks"`` (N, H, W) are pasted. All else (``"image_id"``) stays the image's.
+        plan: The plan that mixed the images.
+        min_visible: Share of a box's area, in [0, 1].
+
+    Returns:
+        New dicts, with ``"weights"`` (N,) float32: ``lam`` or ``1 - lam`` where images are blended, 1 where
+        they are pasted. The number of objects is asked of the device.
+
+    Raises:
+        MixError: If a dict has neither boxes nor key points, or the plan blends each position by a weight of
+            its own.
+
+    Example:
+        >>> one = {"boxes": torch.tensor([[0.0, 0.0, 4.0, 4.0]]), "labels": torch.tensor([3])}
+        >>> two = {"boxes": torch.tensor([[2.0, 2.0, 6.0, 6.0]]), "labels": torch.tensor([5])}
+        >>> plan = MixPlan(torch.tensor([1, 0]), torch.tensor([0.75, 1.0]))
+        >>> first, second = mix_objects([one, two], plan)
+        >>> first["labels"].tolist(), first["weights"].tolist(), second["labels"].tolist()
+        ([3, 5], [0.75, 0.25], [5])
+    """
+    check_probability(min_visible, "min_visible")
+    if len(targets) != len(plan):
+        raise MixError(f"targets takes one dict an image: {len(plan)}, got {len(targets)}")
+    for place, objects in enumerate(targets):
+        _check_objects(f"targets[{place}]", objects)
+    if plan.mask is not None and plan.mask.dtype != torch.bool:
+        raise MixError(
+            "plan takes one that pastes or blends whole images for boxes, got one with a soft mask"
+        )
+    entries = _entries(targets)
+    mixed: list[dict[str, Any]] = []
+    for place, (partner, lam) in enumerate(zip(plan.partner.tolist(), plan.lam.tolist(), strict=True)):
+        if plan.mask is None:
+            parts = _weighted(entries[place], lam), _weighted(entries[partner], 1 - lam)
+        else:
+            mask = plan.mask[place if len(plan.mask) > 1 else 0, 0]
+            parts = (
+                _visible(entries[place], mask, min_visible),
+                _visible(entries[partner], ~mask, min_visible),
+            )
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        mixed.append({**targets[place], **joined})
+    return mixed
+
+
+def _weighted(entries: Entries, weight: float) -> Entries:
+    """All objects, each with the weight of its image; none where that is 0."""
+    if weight == 0:
+        entries = {name: entry[:0] for name, entry in entries.items()}
+    return entries | {"weights": _ones(entries) * weight}
+
+
+def _visible(entries: Entries, mask: Tensor, min_visible: float) -> Entries:
+    """The objects that can be seen where ``mask`` (H, W) is true."""
+    entries = dict(entries)
+    keep = torch.ones(len(_ones(entries)), dtype=torch.bool, device=mask.device)
+    if "masks" in entries:
+        entries["masks"] = torch.where(mask, entries["masks"], torch.zeros_like(entries["masks"]))
+    if "keypoints" in entries:
+        entries["keypoints"], keep = _see_points(entries["keypoints"], mask)
+    if "boxes" in entries:
+        entries["boxes"], share = _see_boxes(entries["boxes"], mask)
+        keep = (share > 0) & (share >= min_visible)
+    kept = {name: entry[keep] for name, entry in entries.items()}
+    return kept | {"weights": _ones(kept)}
+
+
+def _see_boxes(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (N, 4) cut down to what is true in ``mask`` (H, W), and the share of each that is.
+
+    A pixel belongs to a box as far as the box covers it.
+    """
+    height, width = mask.shape
+    left, top, right, bottom = boxes.double().unbind(1)
+    rows = _cover(top, bottom, height)  # (N, H): how much of each row the box covers
+    columns = _cover(left, right, width)
+    seen = mask.double()
+    area = torch.einsum("nh,hw,nw->n", rows, seen, columns)
+    share = area / ((bottom - top) * (right - left)).clamp(min=1e-12)
+    by_row = torch.einsum("nh,hw,nw->nh", rows, seen, columns) > 0
+    by_column = torch.einsum("nh,hw,nw->nw", rows, seen, columns) > 0
+    ends = [_ends(by_column, left, right), _ends(by_row, top, bottom)]
+    clipped = torch.stack([ends[0][0], ends[1][0], ends[0][1], ends[1][1]], 1)
+    return clipped.to(boxes.dtype), share
+
+
+def _cover(start: Tensor, end: Tensor, size: int) -> Tensor:
+    """How much of each of ``size`` pixels lies between start and end: (N, size)."""
+    place = torch.arange(size, dtype=start.dtype, device=start.device)
+    return (torch.minimum(end[:, None], place + 1) - torch.maximum(start[:, None], place)).clamp(min=0)
+
+
+def _ends(seen: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last pixel of a row that can be seen, no further out than the box was."""
+    size = seen.shape[1]
+    first = seen.int().argmax(1)
+    last = size - seen.flip(1).int().argmax(1)
+    return torch.maximum(start, first.to(start.dtype)), torch.minimum(end, last.to(end.dtype))
+
+
+def _see_points(points: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Key points (N, K, 3) with those outside of ``mask`` (H, W) marked, and which objects are left."""
+    height, width = mask.shape
+    x, y = points[..., 0].floor().long(), points[..., 1].floor().long()
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    shown = inside & mask[y.clamp(0, height - 1), x.clamp(0, width - 1)] & (points[..., 2] > 0)
+    marked = points.clone()
+    marked[..., 2] = torch.where(shown, points[..., 2], torch.zeros_like(points[..., 2]))
+    return marked, shown.any(1)
+
+
+def _entries(targets: Sequence[Objects]) -> list[Entries]:
+    """Of every image what has one entry an object, by the names that do so in all images."""
+
+    def is_entry(objects: Objects, name: str) -> bool:
+        value, count = objects.get(name), len(objects["boxes" if "boxes" in objects else "keypoints"])
+        return isinstance(value, Tensor) and value.dim() > 0 and len(value) == count
+
+    for key in ("boxes", "keypoints"):
+        if len({key in objects for objects in targets}) > 1:
+            raise MixError(f"targets takes {key!r} in every image or in none, got it in some")
+    names = [name for name in targets[0] if name not in OF_IMAGE and all(is_entry(t, name) for t in targets)]
+    return [{name: objects[name] for name in names} for objects in targets]
+
+
+def _ones(entries: Entries) -> Tensor:
+    first = entries["boxes"] if "boxes" in entries else entries["keypoints"]
+    return torch.ones(len(first), device=first.device)
+
+
+def _check_objects(name: str, objects: Any) -> None:
+    if not isinstance(objects, Mapping) or not {"boxes", "keypoints"} & set(objects):
+        raise MixError(f"{name} takes a dict with 'boxes' or 'keypoints', got {describe(objects)}")
+    for key, dims, last in (("boxes", 2, 4), ("keypoints", 3, 3)):
+        value = objects.get(key)
+        if value is not None and (
+            not isinstance(value, Tensor) or value.dim() != dims or value.shape[-1] != last
+        ):
+            shape = "(N, 4)" if key == "boxes" else "(N, K, 3)"
+            raise MixError(f"{name}[{key!r}] takes a tensor {shape}, got {describe(value)}")

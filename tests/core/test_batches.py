@@ -1,0 +1,202 @@
+"""Batches of any structure: every leaf is mixed by its kind and one plan, or refused by its name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict, UserDict, namedtuple
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from batchmix import CutMix, MixedTarget, MixError, MixPlan, Mixup, blend
+
+G = torch.Generator().manual_seed(0)
+B = 4
+IMAGE = torch.rand(B, 3, 6, 8, generator=G)
+SECOND = torch.rand(B, 1, 6, 8, generator=G)
+AGE = torch.rand(B, 2, generator=G)
+LABEL = torch.tensor([3, 1, 0, 2])
+MAP = torch.randint(5, (B, 6, 8), generator=G)
+VALUE = torch.rand(B, generator=G)
+NAMES = ["a", "b", "c", "d"]
+
+Pair = namedtuple("Pair", "image age")
+
+
+@dataclasses.dataclass
+class Sample:
+    image: Tensor
+    label: Tensor
+    note: Any = None
+
+
+def plan_of(mixer: Any) -> MixPlan:
+    return type(mixer)(1.0, seed=3).plan(IMAGE)
+
+
+def assert_target(got: Any, y: Tensor, plan: MixPlan) -> None:
+    assert isinstance(got, MixedTarget)
+    assert torch.equal(got.a, y)
+    assert torch.equal(got.b, y[plan.partner])
+    assert torch.equal(got.lam, plan.lam)
+
+
+@pytest.mark.parametrize(
+    "nest",
+    [
+        lambda x, a: (x, a),
+        lambda x, a: [x, a],
+        lambda x, a: Pair(x, a),
+        lambda x, a: {"image": x, "age": a},
+        lambda x, a: OrderedDict(image=x, age=a),
+        lambda x, a: UserDict(image=x, age=a),
+        lambda x, a: {"deep": [(x,), {"age": a}]},
+    ],
+    ids=["tuple", "list", "namedtuple", "dict", "OrderedDict", "UserDict", "nested"],
+)
+def test_every_structure_comes_back_as_it_was_with_one_plan_for_all(nest: Any) -> None:
+    mixer = Mixup(1.0, seed=3)
+    plan = plan_of(mixer)
+    before = nest(IMAGE.clone(), AGE.clone())
+    x, y = mixer(before, {"label": LABEL, "value": VALUE})
+    expected = nest(blend(IMAGE, plan), blend(AGE, plan))
+    assert type(x) is type(expected)
+    for got, wanted in zip(tensors(x), tensors(expected), strict=True):
+        assert torch.equal(got, wanted)
+    assert all(torch.equal(t, u) for t, u in zip(tensors(before), (IMAGE, AGE), strict=True))
+    assert_target(y["label"], LABEL, plan)
+    assert_target(y["value"], VALUE, plan)
+
+
+def tensors(nest: Any) -> list[Tensor]:
+    if isinstance(nest, Tensor):
+        return [nest]
+    parts = nest.values() if hasattr(nest, "values") else nest
+    return [tensor for part in parts for tensor in tensors(part)]
+
+
+def test_a_dataclass_holds_inputs_and_targets() -> None:
+    mixed = Mixup(1.0, seed=3).mix(Sample(IMAGE, LABEL))
+    plan = plan_of(Mixup())
+    assert isinstance(mixed, Sample)
+    assert torch.equal(mixed.image, blend(IMAGE, plan))
+    assert_target(mixed.label, LABEL, plan)
+    assert mixed.note is None
+
+
+def test_one_dict_with_a_kind_for_each_leaf_in_doubt() -> None:
+    batch = {"image": IMAGE, "age": AGE, "label": LABEL, "map": MAP, "name": NAMES, "value": VALUE}
+    kinds = {"age": "input", "map": "segmentation", "name": "pass", "value": "regression"}
+    plan = plan_of(CutMix())
+    mixed = CutMix(1.0, seed=3).mix(batch, kinds=kinds)
+    assert list(mixed) == list(batch)
+    own = plan.mask
+    assert torch.equal(mixed["image"], torch.where(own, IMAGE, IMAGE[plan.partner]))
+    assert torch.equal(mixed["map"], torch.where(own[:, 0], MAP, MAP[plan.partner]))
+    torch.testing.assert_close(mixed["age"], blend(AGE, MixPlan(plan.partner, plan.lam)))  # no positions
+    assert mixed["name"] is NAMES
+    assert_target(mixed["label"], LABEL, plan)
+    assert_target(mixed["value"], VALUE, plan)
+    assert batch["image"] is IMAGE
+
+
+def test_class_ids_of_positions_are_pasted_or_paired_and_never_blended() -> None:
+    _, pasted = CutMix(1.0, seed=3)(IMAGE, MAP)
+    assert pasted.dtype == MAP.dtype
+    assert set(pasted.unique().tolist()) <= set(MAP.unique().tolist())
+    _, paired = Mixup(1.0, seed=3)(IMAGE, MAP)
+    assert_target(paired, MAP, plan_of(Mixup()))
+
+
+def test_a_replayed_plan_mixes_masks_and_second_views_alike() -> None:
+    mixer = CutMix(1.0, seed=3)
+    plan = mixer.plan(IMAGE)
+    (image, second), y = mixer((IMAGE, SECOND), LABEL, plan=plan)
+    assert torch.equal(image, blend(IMAGE, plan))
+    assert torch.equal(second, blend(SECOND, plan))
+    assert_target(y, LABEL, plan)
+
+
+def test_attention_masks_are_united_and_known_by_their_name() -> None:
+    used = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 0, 0]])
+    plan = MixPlan(torch.tensor([1, 2, 2, 0]), torch.tensor([0.5, 0.5, 1.0, 0.5]))
+    embeddings = torch.rand(B, 3, 5, generator=G)
+    x, _ = Mixup()({"inputs_embeds": embeddings, "attention_mask": used}, LABEL, plan=plan)
+    assert x["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1], [1, 1, 1], [1, 1, 0]]
+    assert torch.equal(x["inputs_embeds"], blend(embeddings, plan))
+
+
+def test_videos_and_series_are_cut_by_one_mask() -> None:
+    video = torch.rand(B, 3, 5, 6, 8, generator=G)
+    plan = CutMix(1.0, seed=3).plan(video)
+    mixed, _ = CutMix(1.0, seed=3)(video, LABEL)
+    assert plan.mask.shape[-2:] == (6, 8)
+    own = plan.mask.view(B, 1, 1, 6, 8)
+    assert torch.equal(mixed, torch.where(own, video, video[plan.partner]))
+    series = torch.rand(B, 3, 9, generator=G)
+    mixed, y = CutMix(1.0, seed=3)(series, LABEL)
+    stays = (mixed == series).all(1).float().mean(1)
+    torch.testing.assert_close(stays, y.lam)
+
+
+def test_a_resolution_that_changes_in_mid_run_is_fine() -> None:
+    mixer = CutMix(1.0, seed=3)
+    for size in (6, 8, 6, 10):
+        x, _ = mixer(torch.rand(B, 3, size, size + 2, generator=G), LABEL)
+        assert x.shape == (B, 3, size, size + 2)
+
+
+def test_where_a_batch_is_not_mixed_inputs_are_handed_back_and_targets_have_weight_one() -> None:
+    x = {"image": IMAGE, "attention_mask": torch.ones(B, 4, dtype=torch.long)}
+    mixed, y = Mixup(p=0.0)(x, (LABEL, VALUE))
+    assert mixed["image"] is IMAGE
+    assert torch.equal(mixed["attention_mask"], x["attention_mask"])
+    assert all(torch.equal(part.lam, torch.ones(B)) for part in y)
+
+
+MIX = Mixup(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("named", "call"),
+    [
+        ("x.1", lambda: MIX((IMAGE, IMAGE.byte()), LABEL)),
+        ("x.ids", lambda: MIX({"ids": LABEL, "image": IMAGE}, LABEL)),
+        ("x.name", lambda: MIX({"image": IMAGE, "name": NAMES}, LABEL)),
+        ("y.b", lambda: MIX(IMAGE, {"a": LABEL, "b": LABEL[:3]})),
+        ("y.0", lambda: MIX(IMAGE, [3.0, LABEL])),
+        ("y.0", lambda: MIX(IMAGE, (MIX(IMAGE, LABEL)[1], LABEL))),
+        ("map", lambda: MIX.mix({"image": IMAGE, "map": MAP})),
+        ("value", lambda: MIX.mix({"image": IMAGE, "value": VALUE})),
+        ("1", lambda: MIX.mix([IMAGE, NAMES])),
+        ("batch", lambda: MIX.mix({"label": LABEL})),
+        ("batch", lambda: MIX.mix({})),
+        ("y", lambda: MIX(IMAGE, torch.rand(B, 6, 8))),
+        ("kinds", lambda: MIX(IMAGE, LABEL, kinds={"y.map": "pass"})),
+        ("kinds", lambda: MIX(IMAGE, LABEL, kinds=["pass"])),
+        ("kinds['y']", lambda: MIX(IMAGE, LABEL, kinds={"y": "labels"})),
+        ("y.map", lambda: CutMix(seed=0)(IMAGE, {"map": MAP[:, :3]}, kinds={"y.map": "segmentation"})),
+    ],
+)
+def test_a_leaf_in_doubt_is_named_in_one_line(named: str, call: Any) -> None:
+    with pytest.raises(MixError) as caught:
+        call()
+    message = str(caught.value)
+    assert message.startswith((f"{named} takes ", f"{named}: "))
+    assert "\n" not in message
+
+
+def test_a_kind_settles_the_doubt() -> None:
+    dense = torch.rand(B, 6, 8, generator=G)
+    _, y = MIX(IMAGE, dense, kinds={"y": "regression"})
+    assert isinstance(y, MixedTarget)
+    _, y = CutMix(1.0, seed=3)(IMAGE, dense, kinds={"y": "segmentation"})
+    assert isinstance(y, Tensor)
+    x, _ = MIX({"image": IMAGE, "ids": LABEL, "meta": {"name": NAMES, "age": AGE}}, LABEL, kinds=PASSED)
+    assert x["ids"] is LABEL
+    assert x["meta"]["name"] is NAMES
+
+
+PASSED = {"x.ids": "pass", "x.meta": "pass"}

@@ -1,0 +1,140 @@
+"""Boxes and key points under a paste and under a blend, on a 6x8 image, so that height is never width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from batchmix import CutMix, MixError, MixPlan, Mixup
+from batchmix.core.objects import mix_objects
+
+H, W = 6, 8
+
+
+def boxes(*rows: tuple[float, ...]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float32).view(-1, 4)
+
+
+def images(*all_boxes: Tensor) -> list[dict[str, Any]]:
+    first = iter(range(100))
+    return [
+        {"boxes": b, "labels": torch.tensor([next(first) for _ in b], dtype=torch.long), "image_id": place}
+        for place, b in enumerate(all_boxes)
+    ]
+
+
+def paste(top: int, bottom: int, left: int, right: int) -> MixPlan:
+    """Two images, each with this box of the other."""
+    mask = torch.ones(2, 1, H, W, dtype=torch.bool)
+    mask[:, :, top:bottom, left:right] = False
+    return MixPlan(torch.tensor([1, 0]), mask.float().mean((1, 2, 3)), mask)
+
+
+def blended(first: float, second: float) -> MixPlan:
+    return MixPlan(torch.tensor([1, 0]), torch.tensor([first, second]))
+
+
+def test_under_a_blend_all_boxes_stay_with_the_weight_of_their_image() -> None:
+    targets = images(boxes((0, 0, 4, 4), (1, 1, 2, 2)), boxes((3, 3, 8, 6)))
+    first, second = mix_objects(targets, blended(0.75, 1.0))
+    assert first["labels"].tolist() == [0, 1, 2]
+    assert first["weights"].tolist() == [0.75, 0.75, 0.25]
+    assert torch.equal(first["boxes"], torch.cat([targets[0]["boxes"], targets[1]["boxes"]]))
+    assert second["labels"].tolist() == [2]  # a partner of weight 0 brings nothing
+    assert [first["image_id"], second["image_id"]] == [0, 1]
+    assert "weights" not in targets[0]
+
+
+@pytest.mark.parametrize(
+    ("box", "own", "partners"),
+    [
+        ((0, 0, 8, 6), (0, 0, 4, 6), (4, 0, 8, 6)),  # the right half is cut
+        ((0, 0, 4, 6), (0, 0, 4, 6), None),  # wholly in the own half
+        ((4, 1, 8, 3), None, (4, 1, 8, 3)),  # wholly in the partner's
+        ((2, 1, 6, 3), (2, 1, 4, 3), (4, 1, 6, 3)),  # half and half: both are clipped
+        ((3.5, 1, 4.05, 3), (3.5, 1, 4, 3), None),  # 9% of it: dropped
+    ],
+)
+def test_under_a_paste_boxes_are_clipped_and_dropped_by_what_is_seen(box, own, partners) -> None:
+    plan = paste(0, H, 4, W)
+    empty = boxes()
+    for targets, wanted in ((images(boxes(box), empty), own), (images(empty, boxes(box)), partners)):
+        mixed = mix_objects(targets, plan)[0]
+        expected = boxes() if wanted is None else boxes(wanted)
+        torch.testing.assert_close(mixed["boxes"], expected)
+        assert len(mixed["labels"]) == len(expected) == len(mixed["weights"])
+        assert (mixed["weights"] == 1).all()
+
+
+def test_a_hole_in_the_middle_leaves_the_box_as_it_is() -> None:
+    mixed = mix_objects(images(boxes((0, 0, 8, 6)), boxes()), paste(2, 4, 3, 5))[0]
+    assert torch.equal(mixed["boxes"], boxes((0, 0, 8, 6)))
+
+
+@pytest.mark.parametrize(("min_visible", "stays"), [(0.0, True), (0.5, True), (0.6, False), (1.0, False)])
+def test_the_share_that_has_to_be_seen_is_an_argument(min_visible: float, stays: bool) -> None:
+    targets = images(boxes((2, 1, 6, 3)), boxes())
+    mixed = mix_objects(targets, paste(0, H, 4, W), min_visible=min_visible)[0]
+    assert len(mixed["boxes"]) == stays
+
+
+def test_height_is_not_width() -> None:
+    mixed = mix_objects(images(boxes((0, 0, 8, 6)), boxes((0, 0, 8, 6))), paste(4, H, 0, W))[0]
+    assert torch.equal(mixed["boxes"], boxes((0, 0, 8, 4), (0, 4, 8, 6)))
+
+
+def test_instance_masks_are_pasted_and_key_points_that_are_covered_are_marked() -> None:
+    def one(x: float) -> dict[str, Tensor]:
+        return {
+            "boxes": boxes((0, 0, 8, 6)),
+            "masks": torch.ones(1, H, W, dtype=torch.uint8),
+            "keypoints": torch.tensor([[[x, 2.0, 2.0], [1.0, 1.0, 1.0]]]),
+        }
+
+    first, _ = mix_objects([one(6.0), one(7.0)], paste(0, H, 4, W))
+    assert first["masks"][0, :, :4].all()
+    assert not first["masks"][0, :, 4:].any()
+    assert first["masks"][1, :, 4:].all()
+    assert first["keypoints"][:, :, 2].tolist() == [[0.0, 1.0], [2.0, 0.0]]
+
+
+def test_an_object_of_which_no_point_is_seen_is_dropped() -> None:
+    points = [{"keypoints": torch.tensor([[[x, 2.0, 1.0]]])} for x in (6.0, 7.0)]
+    first, second = mix_objects(points, paste(0, H, 4, W))
+    assert first["keypoints"][:, 0, 0].tolist() == [7.0]
+    assert second["keypoints"][:, 0, 0].tolist() == [6.0]
+
+
+@pytest.mark.parametrize("mixer", [Mixup(1.0, seed=1), CutMix(1.0, seed=1), Mixup(p=0.0, seed=1)])
+def test_a_detection_batch_is_known_by_its_boxes_and_passes_through_a_mixer(mixer: Any) -> None:
+    x = torch.rand(2, 3, H, W, generator=torch.Generator().manual_seed(0))
+    plan = type(mixer)(1.0, seed=1).plan(x) if mixer.p else MixPlan.identity(2)
+    targets = images(boxes((0, 0, 4, 4)), boxes((3, 3, 8, 6)))
+    _, mixed = mixer(x, targets)
+    for got, wanted in zip(mixed, mix_objects(targets, plan), strict=True):
+        assert torch.equal(got["boxes"], wanted["boxes"])
+        assert torch.equal(got["weights"], wanted["weights"])
+
+
+@pytest.mark.parametrize(
+    ("argument", "targets", "plan"),
+    [
+        ("targets takes one dict", images(boxes()), blended(0.5, 0.5)),
+        ("targets[1] takes a dict", [*images(boxes()), {"labels": 1}], blended(0.5, 0.5)),
+        ("targets[0]['boxes'] takes", images(torch.rand(3), boxes()), blended(0.5, 0.5)),
+        ("targets takes 'boxes'", [*images(boxes()), {"keypoints": torch.rand(1, 1, 3)}], blended(0.5, 0.5)),
+        (
+            "plan takes",
+            images(boxes(), boxes()),
+            MixPlan(torch.tensor([1, 0]), torch.ones(2), torch.ones(2, 1, H, W)),
+        ),
+    ],
+)
+def test_what_cannot_be_joined_is_named(argument: str, targets: list, plan: MixPlan) -> None:
+    with pytest.raises(MixError) as caught:
+        mix_objects(targets, plan)
+    assert str(caught.value).startswith(argument)
+    assert "\n" not in str(caught.value)
