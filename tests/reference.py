@@ -5,6 +5,8 @@ Everything is computed in float64 and stays differentiable.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,15 +14,56 @@ from torch import Tensor
 
 
 def blend(
-    x: Tensor, partner: Tensor, lam: Tensor, mask: Tensor | None = None, other: Tensor | None = None
+    x: Tensor,
+    partner: Tensor,
+    lam: Tensor,
+    mask: Tensor | None = None,
+    other: Tensor | None = None,
+    window: Tensor | None = None,
 ) -> Tensor:
-    """Sample by sample ``w*x[i] + (1-w)*other[partner[i]]``, float64."""
+    """Sample by sample ``w*x[i] + (1-w)*other[partner[i]]``, float64; the partner resized into a window."""
     other = x if other is None else other
     rows = []
     for i, j in enumerate(partner.tolist()):
         weight = lam[i] if mask is None else mask[i if len(mask) > 1 else 0]
-        rows.append(weight.double() * x[i].double() + (1 - weight.double()) * other[j].double())
+        mate = other[j].double()
+        if window is not None:
+            mate = resized(mate, window[i].tolist())
+        rows.append(weight.double() * x[i].double() + (1 - weight.double()) * mate)
     return torch.stack(rows)
+
+
+def resized(x: Tensor, window: list[int]) -> Tensor:
+    """One sample (..., H, W) resized linearly into its window, pixels being squares; edges go on outside."""
+    axes = len(window) // 2
+    for axis in range(axes):
+        dim = x.dim() - axes + axis
+        x = torch.tensordot(
+            x.movedim(dim, -1), line_weights(x.shape[dim], *window[2 * axis : 2 * axis + 2]), ([-1], [1])
+        ).movedim(-1, dim)
+    return x
+
+
+def line_weights(side: int, start: int, end: int) -> Tensor:
+    """What each old pixel of a line counts in each new one, (new, old): the two nearest by their distance."""
+    weights = torch.zeros(side, side, dtype=torch.float64)
+    for new in range(side):
+        at = (new + 0.5 - start) / (end - start) * side - 0.5
+        at = min(max(at, 0.0), side - 1.0)
+        low = int(at)
+        weights[new, low] += 1 - (at - low)
+        weights[new, min(low + 1, side - 1)] += at - low
+    return weights
+
+
+def box_masks(boxes: list[list[int]], size: tuple[int, int]) -> Tensor:
+    """False inside (top, bottom, left, right), true elsewhere: (B, 1, H, W), pixel by pixel."""
+    masks = torch.ones(len(boxes), 1, *size, dtype=torch.bool)
+    for i, (top, bottom, left, right) in enumerate(boxes):
+        for row in range(size[0]):
+            for column in range(size[1]):
+                masks[i, 0, row, column] = not (top <= row < bottom and left <= column < right)
+    return masks
 
 
 def pair_loss(loss_of: Callable[[int, Tensor], Tensor], a: Tensor, b: Tensor, lam: Tensor) -> Tensor:
@@ -131,6 +174,49 @@ def calibration_error(probs: Tensor, labels: Tensor, bins: int) -> float:
             accuracy = sum(hit for _, hit in group) / len(group)
             error += len(group) / len(labels) * abs(accuracy - confidence)
     return error
+
+
+def keep_energy(mixed: Tensor, weights: Tensor) -> Tensor:
+    """Each mix of two waveforms divided by ``sqrt(p**2 + (1-p)**2)``; ``weights`` (B, 1) are the p."""
+    rows = []
+    for row, weight in zip(mixed.double(), weights.double().flatten().tolist(), strict=True):
+        rows.append(row / (weight**2 + (1 - weight) ** 2) ** 0.5)
+    return torch.stack(rows)
+
+
+def energy_weight(first: Tensor, second: Tensor, lam: float) -> float:
+    """Between-class learning's p of two waveforms, by their root mean squares, for ``0 < lam < 1``."""
+    levels = [
+        20 * math.log10(math.sqrt(sum(v * v for v in wave.double().flatten().tolist()) / wave.numel()))
+        for wave in (first, second)
+    ]
+    return 1 / (1 + 10 ** ((levels[0] - levels[1]) / 20) * (1 - lam) / lam)
+
+
+def transport_cost(x: Tensor, other: Tensor, rows: Sequence[int], columns: Sequence[int]) -> float:
+    """Least sum of squared distances of any way to assign ``columns`` of ``other`` to ``rows`` of ``x``."""
+    least = math.inf
+    for order in itertools.permutations(columns):
+        pairs = zip(rows, order, strict=True)
+        least = min(least, sum(float((x[i].double() - other[j].double()).square().sum()) for i, j in pairs))
+    return least
+
+
+def near_probabilities(y: Tensor, i: int, sigma: float) -> list[float]:
+    """C-Mixup's probability of each partner of sample i, which is not its own."""
+    squares = [float((y[i].double() - y[j].double()).square().sum()) for j in range(len(y))]
+    weights = [0.0 if j == i else math.exp(-d / (2 * sigma**2)) for j, d in enumerate(squares)]
+    return [w / sum(weights) for w in weights]
+
+
+def paste(x: Tensor, partner: Tensor, own: Tensor) -> Tensor:
+    """Position by position the sample's own value or its partner's, of any dtype; ``own`` is (B, L)."""
+    mixed = x.clone()
+    for i, j in enumerate(partner.tolist()):
+        for place in range(x.shape[1]):
+            if not own[i, place]:
+                mixed[i, place] = x[j, place]
+    return mixed
 
 
 def _places(shape: torch.Size) -> list[tuple[int, ...]]:

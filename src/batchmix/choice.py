@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, get_args
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
-from batchmix.core.plan import MixPlan, as_rows, describe
+from batchmix.core.plan import MixPlan, as_rows, describe, spread
 from batchmix.core.sampling import check_choice, check_probability
 from batchmix.errors import MixError
 from batchmix.mixer import Draws, Mixer, MixerOptions
@@ -80,20 +81,26 @@ class Choice(Mixer):
                 if which < end:
                     return method._plan(draws.fork(name), x, y, between)
             return None
+        plans = [
+            method._plan(draws.fork(name), x, y, between) if settings[name] > 0 else None
+            for name, method in self.methods.items()
+        ]
         generator = draws.generator(x.device)
         drawn = torch.rand(len(x), generator=generator, device=generator.device)
-        plans = [method._plan(draws.fork(name), x, y, between) for name, method in self.methods.items()]
-        chosen = torch.bucketize(drawn, torch.tensor(ends, device=drawn.device), right=True)
-        return _merge(plans, chosen)
+        before = torch.zeros_like(drawn, dtype=torch.int64)  # how many methods' shares end before the draw
+        for end in ends:
+            before += drawn >= end
+        return _merge(plans, before)
 
 
 def _names_of(methods: list[Mixer]) -> list[str]:
     """Class names; of two methods of one class the second is ``Mixup_2``."""
     names: list[str] = []
+    of_class: Counter[str] = Counter()
     for method in methods:
         name = type(method).__name__
-        earlier = sum(other.partition("_")[0] == name for other in names)
-        names.append(f"{name}_{earlier + 1}" if earlier else name)
+        of_class[name] += 1
+        names.append(name if of_class[name] == 1 else f"{name}_{of_class[name]}")
     return names
 
 
@@ -105,27 +112,49 @@ def _cumulated(settings: dict[str, float]) -> list[float]:
     return ends
 
 
-def _merge(plans: list[MixPlan | None], chosen: Tensor) -> MixPlan:
+def _merge(plans: list[MixPlan | None], chosen: Tensor) -> MixPlan | None:
     """One plan in which sample i follows ``plans[chosen[i]]``, or stays as it is where there is none."""
-    plan = MixPlan.identity(len(chosen), chosen.device)
-    partner, lam, mask = plan.partner, plan.lam, plan.mask
-    for place, other in enumerate(plans):
-        if other is None:
-            continue
-        other = other.to(chosen.device)
+    drawn = {place: plan.to(chosen.device) for place, plan in enumerate(plans) if plan is not None}
+    if not drawn:
+        return None
+    merged = MixPlan.identity(len(chosen), chosen.device)
+    partner, lam = merged.partner, merged.lam
+    mask, window = _nothing_of(list(drawn.values()), len(chosen))
+    for place, plan in drawn.items():
         here = chosen == place
-        if mask is not None or other.mask is not None:
-            mask = _merge_masks(mask, lam, other, here)
-        partner = torch.where(here, other.partner, partner)
-        lam = torch.where(here, other.lam, lam)
-    return MixPlan(partner, lam, mask)
+        partner = torch.where(here, plan.partner, partner)
+        lam = torch.where(here, plan.lam, lam)
+        if mask is not None:
+            mask = torch.where(as_rows(here, mask.dim()), _mask_like(mask, plan), mask)
+        if window is not None and plan.window is not None:
+            # One of fewer ends is of the last positions alone: the first stay whole.
+            first = window.shape[1] - plan.window.shape[1]
+            ends = torch.cat([window[:, :first], plan.window], 1)
+            window = torch.where(here.unsqueeze(1), ends, window)
+    return MixPlan(partner, lam, mask, window)
 
 
-def _merge_masks(mask: Tensor | None, lam: Tensor, other: MixPlan, here: Tensor) -> Tensor:
-    """Masks of all samples; one that is blended as a whole has its ``lam`` at every position."""
-    ndim = (other.mask if other.mask is not None else mask).dim()  # type: ignore[union-attr]
-    old = as_rows(lam, ndim) if mask is None else mask
-    new = as_rows(other.lam, ndim) if other.mask is None else other.mask
-    if old.dtype != new.dtype:
-        old, new = old.float(), new.float()
-    return torch.where(as_rows(here, ndim), new, old)
+def _nothing_of(plans: list[MixPlan], count: int) -> tuple[Tensor | None, Tensor | None]:
+    """The mask and the window of samples that stay as they are, if any of the plans has one."""
+    masks = [plan.mask for plan in plans if plan.mask is not None]
+    if not masks:
+        return None, None
+    largest = max(masks, key=Tensor.dim)
+    # Boolean, an exact paste, where all methods paste; weights where one of them blends.
+    pastes = all(plan.mask is not None and plan.mask.dtype == torch.bool for plan in plans)
+    dtype = torch.bool if pastes else torch.float32
+    mask = torch.ones(count, *largest.shape[1:], dtype=dtype, device=largest.device)
+    ends = [plan.window.shape[1] for plan in plans if plan.window is not None]
+    if not ends:
+        return mask, None
+    axes = max(ends) // 2
+    window = torch.zeros(count, 2 * axes, dtype=torch.int64, device=mask.device)
+    for axis in range(axes):
+        window[:, 2 * axis + 1] = mask.shape[mask.dim() - axes + axis]
+    return mask, window
+
+
+def _mask_like(mask: Tensor, plan: MixPlan) -> Tensor:
+    """The plan's mask with the dtype and dimensions of another; its ``lam`` where it has none."""
+    own = as_rows(plan.lam, mask.dim()) if plan.mask is None else spread(plan.mask, mask.dim())
+    return own.to(mask.dtype)

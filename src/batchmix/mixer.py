@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, TypedDict, overload
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from batchmix.core.applying import apply_plan
+from batchmix.core.applying import apply_plan, unmixed
 from batchmix.core.batches import (
     Kinds,
     Leaf,
@@ -83,6 +84,9 @@ class Mixer:
         MixError: If an argument is not of the form above.
     """
 
+    takes: ClassVar[str] = "images"
+    """The kind of samples that a method is for."""
+
     hyperparameters: ClassVar[tuple[str, ...]] = ()
     """Names of the attributes that a schedule can change, besides ``p`` and ``p_sample``; numbers >= 0."""
 
@@ -115,6 +119,11 @@ class Mixer:
             settings: The value of each of ``hyperparameters`` at this step.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how a plan is drawn")
+
+    @classmethod
+    def example(cls, **options: Any) -> Mixer:
+        """A mixer to show the method with; a method with required arguments fills them in."""
+        return cls(**options)
 
     def mixes(self, **settings: float) -> bool:
         """Whether these hyperparameters mix at all; ``alpha`` 0 does not."""
@@ -290,14 +299,19 @@ class Mixer:
 
     def _mix(self, leaves: list[Leaf], plan: MixPlan | None, step: int | None) -> dict[str, Any]:
         """The new value of every leaf, by its path."""
-        size = check_lengths(leaves)
+        check_lengths(leaves)
         if plan is not None and not isinstance(plan, MixPlan):
             raise MixError(f"plan takes a MixPlan, got {describe(plan)}")
         if plan is None:
-            plan = self._draw(lead_of(leaves), target_of(leaves), step=step)
-        if plan is None:
-            identity = MixPlan.identity(size, lead_of(leaves).device)
-            return {f.path: f.value if f.kind == "input" else apply_plan(f, identity) for f in leaves}
+            plan = self._draw_for(leaves, step)
+        return unmixed(leaves) if plan is None else self._apply(leaves, plan)
+
+    def _draw_for(self, leaves: list[Leaf], step: int | None) -> MixPlan | None:
+        """The next plan for all leaves; a method that looks at more than the leading input overrides it."""
+        return self._draw(lead_of(leaves), target_of(leaves), step=step)
+
+    def _apply(self, leaves: list[Leaf], plan: MixPlan) -> dict[str, Any]:
+        """Every leaf mixed by its kind; a method whose inputs are mixed in another way overrides it."""
         return {leaf.path: apply_plan(leaf, plan) for leaf in leaves}
 
     def _draw(
@@ -376,7 +390,9 @@ def _rank() -> int:
     """This process's place among those that train together; 0 where there is one."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
-    return 0
+    # Spawned DataLoader workers belong to no process group, and inherit what torchrun told their parent.
+    told = os.environ.get("RANK", "")
+    return int(told) if told.isdecimal() else 0
 
 
 def _check_count(name: str, value: Any) -> int:

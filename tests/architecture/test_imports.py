@@ -13,9 +13,25 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 
 # From the ground up: a layer may import any layer before it. `mixer` lies under `methods` because a method
 # is a class that derives from Mixer; ARCHITECTURE.md says why.
-LAYERS = ("kernels", "core", "mixer", "methods", "adapters", "recipe", "study", "cli")
+LAYERS = (
+    "kernels",
+    "core",
+    "mixer",
+    "choice",
+    "manifold",
+    "regmixup",
+    "snapmix",
+    "methods",
+    "cards",
+    "collate",
+    "adapters",
+    "recipe",
+    "study",
+    "cli",
+)
 OPEN = {"errors", "files", "_version"}  # to all
 ROOT = "__init__"  # batchmix itself, the public names
+SECOND_NAMES = {"pytorch_lightning": "lightning"}  # one framework of two names: one adapter of two names
 
 MAY_IMPORT: dict[str, set[str]] = {layer: set(LAYERS[:i]) for i, layer in enumerate(LAYERS)}
 for _user in ("adapters", "recipe", "study", "cli"):
@@ -23,7 +39,7 @@ for _user in ("adapters", "recipe", "study", "cli"):
 for _user in ("recipe", "study", "cli"):
     MAY_IMPORT[_user] |= {"data", "pictures"}
 MAY_IMPORT |= {
-    ROOT: {"core", "mixer", "methods"},
+    ROOT: {"core", "mixer", "choice", "manifold", "regmixup", "snapmix", "methods", "collate"},
     "data": set(),
     "pictures": {"core"},
     "__main__": {"cli"},
@@ -79,11 +95,13 @@ def violations(source: str, module: str) -> list[str]:
             found.append(f"{where} {unit} may not import {name}")
         elif target == unit and unit in ("methods", "adapters"):
             own = module.split(".")[2]
-            if own != "__init__" and parts[2:3] != [own]:
+            same = [SECOND_NAMES.get(own)] if unit == "adapters" else []
+            if own != "__init__" and not {*parts[2:3]} & {own, *same}:
                 found.append(f"{where} {unit} never import one another: {name}")
 
     if unit == "adapters" and not module.endswith("adapters.__init__"):
-        frameworks = outside - set(sys.stdlib_module_names) - {"torch"}
+        frameworks = {SECOND_NAMES.get(name, name) for name in outside}
+        frameworks -= {*sys.stdlib_module_names, "torch"}
         if len(frameworks) > 1:
             found.append(f"{module}:1: an adapter imports one framework, not {', '.join(sorted(frameworks))}")
         if not frameworks:
@@ -115,6 +133,7 @@ def test_the_modules_are_found() -> None:
         ("kernels.cpu", "from batchmix.core.plan import MixPlan", "kernels may not import batchmix.core"),
         ("core.plan", "from batchmix.mixer import Mixer", "core may not import batchmix.mixer"),
         ("mixer", "import batchmix.methods.mixup", "mixer may not import batchmix.methods"),
+        ("collate", "from batchmix.adapters import timm", "collate may not import batchmix.adapters"),
         ("methods.mixup", "from batchmix.adapters import plain", "methods may not import batchmix.adapters"),
         ("adapters.a", "import fw, batchmix.recipe", "adapters may not import batchmix.recipe"),
         ("recipe.train", "from batchmix.study import pairs", "recipe may not import batchmix.study"),
@@ -140,9 +159,12 @@ def test_the_modules_are_found() -> None:
         ("methods.cutmix", "from batchmix.methods import Mixup", "never import one another"),
         ("methods.cutmix", "from . import mixup", "never import one another"),
         ("adapters.a", "import fw\nfrom .b import step", "never import one another"),
+        ("adapters.lightning", "import fw\nfrom batchmix.adapters.pytorch_lightning import f", "one another"),
+        ("methods.pytorch_lightning", "from batchmix.methods import lightning", "one another"),
         # third parties
         ("core.plan", "import numpy as np", "torch and the standard library only, not numpy"),
         ("adapters.a", "import fastai.callback\nimport lightning", "not fastai, lightning"),
+        ("adapters.lightning", "import pytorch_lightning, lightning, fastai", "not fastai, lightning"),
         ("adapters.a", "import torch\nfrom batchmix.mixer import Mixer", "this one imports none"),
         # wherever the import stands, and however it is written
         ("core.plan", "from ..mixer import Mixer", "core.plan:1: core may not import batchmix.mixer"),
@@ -176,6 +198,10 @@ def test_the_checker_can_fail(module: str, source: str, expected: str) -> None:
         ("core.__init__", "from .plan import MixPlan\nfrom batchmix.core import losses"),
         ("methods.mixup", "from batchmix.mixer import Mixer\nfrom batchmix.core import sampling"),
         ("methods.__init__", "from batchmix.methods.mixup import Mixup"),
+        ("collate", "from batchmix.mixer import Mixer\nfrom batchmix.core.plan import describe"),
+        ("adapters.timm", "import timm\nfrom batchmix.collate import MixCollate"),
+        ("adapters.lightning", "import lightning, pytorch_lightning"),
+        ("adapters.pytorch_lightning", "import pytorch_lightning\nfrom batchmix.adapters.lightning import f"),
         ("methods.tokens.draw", "from batchmix.methods.tokens.boxes import box"),
         (
             "adapters.fastai",

@@ -125,6 +125,134 @@ def test_gradients_are_the_oracles(mask_rows: int) -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
+def cut_plan(rows: int = 5, height: int = 6, width: int = 8) -> MixPlan:
+    mask = torch.ones(rows, 1, height, width, dtype=torch.bool)
+    mask[:, :, : height // 2, :3] = False
+    lam = mask.double().mean((1, 2, 3)).float().expand(5).contiguous()
+    return MixPlan(torch.tensor([4, 0, 1, 2, 3]), lam, mask)
+
+
+WINDOW = torch.tensor([[0, 6, 0, 8], [0, 3, 0, 3], [2, 5, 1, 8], [0, 1, 7, 8], [5, 6, 0, 8]])
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_boolean_mask_copies_every_value_as_it_is(rows: int, dtype: torch.dtype) -> None:
+    x = noise(5, 3, 6, 8, dtype=dtype) * 1e4
+    x[0, 0, 0] = torch.tensor([float("nan"), float("inf"), -float("inf"), 1e-30, 6e4, -0.0, 1.0, -1.0]).to(
+        dtype
+    )
+    plan = cut_plan(rows)
+    before = x.clone()
+    mixed = blend(x, plan)
+    expected = torch.where(plan.mask, x, x[plan.partner])
+    assert torch.equal(mixed.nan_to_num(7), expected.nan_to_num(7))
+    assert torch.equal(mixed.isnan(), expected.isnan())
+    assert torch.equal(x.nan_to_num(7), before.nan_to_num(7))
+
+
+@pytest.mark.parametrize("kind", ["pasted", "weighed", "resized"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_out_and_memory_format_hold_for_every_kind_of_plan(kind: str, dtype: torch.dtype) -> None:
+    plan = plan_of(kind)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = noise(5, 3, 6, 8, dtype=dtype).contiguous(memory_format=memory_format)
+        before, buffer = x.clone(), torch.full_like(x, 7)
+        mixed = blend(x, plan)
+        assert mixed.dtype == dtype
+        assert mixed.is_contiguous(memory_format=memory_format)
+        assert mixed.data_ptr() != x.data_ptr()
+        assert torch.equal(x, before)
+        assert blend(x, plan, out=buffer) is buffer
+        assert torch.equal(buffer, mixed)
+        assert blend(x, plan, out=x) is x
+        assert torch.equal(x, mixed)
+
+
+def plan_of(kind: str) -> MixPlan:
+    if kind == "pasted":
+        return cut_plan()
+    if kind == "weighed":
+        return some_plan(5, 5)
+    cut = cut_plan()
+    return MixPlan(cut.partner, cut.lam, cut.mask, WINDOW)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_window_has_the_partners_whole_image(soft: bool, dtype: torch.dtype) -> None:
+    x, plan = noise(5, 3, 6, 8, dtype=dtype), some_plan(5, 5) if soft else cut_plan()
+    plan = MixPlan(plan.partner, plan.lam, plan.mask, WINDOW)
+    exact = reference.blend(x, plan.partner, plan.lam, plan.mask, window=WINDOW)
+    assert_rounded_from(blend(x, plan), exact, (x,))
+    other = noise(5, 3, 6, 8, dtype=dtype, seed=1)
+    exact = reference.blend(x, plan.partner, plan.lam, plan.mask, other, WINDOW)
+    assert_rounded_from(blend(x, plan, other=other), exact, (x, other))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_window_of_the_whole_image_changes_no_bit(dtype: torch.dtype) -> None:
+    for height, width in ((6, 8), (7, 13), (1, 1), (224, 3)):
+        plan = cut_plan(5, height, width)
+        whole = torch.tensor([[0, height, 0, width]]).expand(5, 4).contiguous()
+        x = noise(5, 2, height, width, dtype=dtype)
+        assert torch.equal(blend(x, MixPlan(plan.partner, plan.lam, plan.mask, whole)), blend(x, plan))
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 3, 6, 8), (5, 2, 4, 3, 6, 8)])
+@pytest.mark.parametrize("kind", ["pasted", "weighed", "resized"])
+def test_a_mask_of_images_holds_for_every_frame(kind: str, shape: tuple[int, ...]) -> None:
+    x, plan = noise(*shape), plan_of(kind)
+    mixed = blend(x, plan)
+    flat, frames = x.flatten(2, -3).movedim(2, 0), mixed.flatten(2, -3).movedim(2, 0)
+    for frame, expected in zip(frames, flat, strict=True):
+        torch.testing.assert_close(frame, blend(expected.contiguous(), plan))
+
+
+def test_a_series_has_a_mask_and_a_window_of_its_own_kind() -> None:
+    x = noise(5, 2, 8)
+    mask = torch.ones(5, 1, 8, dtype=torch.bool)
+    mask[:, :, 2:6] = False
+    plan = MixPlan(torch.tensor([4, 0, 1, 2, 3]), torch.full((5,), 0.5), mask)
+    assert torch.equal(blend(x, plan), torch.where(mask, x, x[plan.partner]))
+    window = torch.tensor([[2, 6]]).expand(5, 2).contiguous()
+    resized = MixPlan(plan.partner, plan.lam, mask, window)
+    exact = reference.blend(x, plan.partner, plan.lam, mask, window=window)
+    assert_rounded_from(blend(x, resized), exact, (x,))
+
+
+@pytest.mark.parametrize("kind", ["pasted", "weighed", "resized"])
+def test_gradients_flow_through_every_kind_of_plan(kind: str) -> None:
+    plan, upstream = plan_of(kind), noise(5, 3, 6, 8, seed=2)
+    gradients = []
+    for mix in (blend, reference_of):
+        x = noise(5, 3, 6, 8).requires_grad_()
+        (mix(x, plan) * upstream).sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients)
+    out = torch.zeros(5, 3, 6, 8)
+    blend(noise(5, 3, 6, 8).requires_grad_(), plan, out=out)
+    assert out.requires_grad
+
+
+def reference_of(x: Tensor, plan: MixPlan) -> Tensor:
+    return reference.blend(x, plan.partner, plan.lam, plan.mask, window=plan.window)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 8, 6), (5, 3, 6), (5, 6, 8), (5, 3, 2, 6, 7)])
+def test_a_mask_of_another_size_is_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(MixError, match=r"^x takes the size of the plan's mask, bool tensor"):
+        blend(noise(*shape), cut_plan())
+
+
+def test_a_mask_of_several_channels_is_of_as_many() -> None:
+    plan = MixPlan(torch.tensor([1, 0]), torch.full((2,), 0.5), torch.tensor([[True, False], [False, True]]))
+    assert torch.equal(blend(torch.arange(4.0).view(2, 2), plan), torch.tensor([[0.0, 3.0], [0.0, 3.0]]))
+    with pytest.raises(MixError, match=r"^x takes the size of the plan's mask"):
+        blend(torch.zeros(2, 3), plan)
+
+
 def plan_of_two(**changes: Tensor) -> MixPlan:
     return MixPlan(**{"partner": torch.tensor([1, 0]), "lam": torch.tensor([0.25, 1.0]), **changes})
 

@@ -58,6 +58,28 @@ def test_blending_compiles_whole() -> None:
     torch.testing.assert_close(compiled, mix(x, partner, target.lam))
 
 
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("kind", ["pasted", "weighed", "resized"])
+def test_blending_by_a_mask_compiles_whole(kind: str, grad: bool) -> None:
+    torch._dynamo.reset()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 2, 4, 6, generator=generator, requires_grad=grad)
+    partner, mask = torch.tensor([1, 2, 0]), torch.rand(3, 1, 4, 6, generator=generator)
+    window = torch.tensor([[0, 4, 0, 6], [1, 3, 2, 5], [0, 1, 0, 6]]) if kind == "resized" else None
+    mask = mask if kind == "weighed" else mask > 0.5
+    lam = mask.double().mean((1, 2, 3)).float()
+
+    def mix(x: Tensor, partner: Tensor, lam: Tensor, mask: Tensor, window: Tensor | None) -> Tensor:
+        return blend(x, MixPlan(partner, lam, mask, window))
+
+    compiled = torch.compile(mix, fullgraph=True, backend="aot_eager")(x, partner, lam, mask, window)
+    torch.testing.assert_close(compiled, mix(x, partner, lam, mask, window))
+    if grad:
+        (one,) = torch.autograd.grad(compiled.square().sum(), x)
+        (two,) = torch.autograd.grad(mix(x, partner, lam, mask, window).square().sum(), x)
+        torch.testing.assert_close(one, two)
+
+
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_the_loss_compiles_with_the_default_backend() -> None:
     torch._dynamo.reset()

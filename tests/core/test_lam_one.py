@@ -66,7 +66,7 @@ def test_at_lam_one_a_thousand_classes_are_plain_too(
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}], ids=list)
 def test_at_lam_one_autocast_makes_no_difference(options: dict[str, object], dtype: torch.dtype) -> None:
-    """On a CPU, autocast takes cross entropy to float32, and log-softmax by itself stays in half precision."""
+    """On a CPU, autocast takes cross entropy to float32, but leaves a log-softmax as it is."""
     generator = torch.Generator().manual_seed(0)
     logits = (8 * torch.randn(128, 10, generator=generator)).to(dtype)
     own, dropped = torch.randint(10, (2, 128), generator=generator)

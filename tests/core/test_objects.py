@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from batchmix import CutMix, MixError, MixPlan, Mixup
+from batchmix import CutMix, MixError, MixPlan, Mixup, ResizeMix
 from batchmix.core.objects import mix_objects
 
 H, W = 6, 8
@@ -106,6 +106,29 @@ def test_an_object_of_which_no_point_is_seen_is_dropped() -> None:
     first, second = mix_objects(points, paste(0, H, 4, W))
     assert first["keypoints"][:, 0, 0].tolist() == [7.0]
     assert second["keypoints"][:, 0, 0].tolist() == [6.0]
+
+
+def test_a_partner_that_is_made_small_takes_its_objects_with_it() -> None:
+    plan = ResizeMix(partner="roll", seed=2).plan(torch.rand(2, 3, H, W))
+    top, bottom, left, right = plan.window[0].tolist()
+    assert plan.partner.tolist() == [1, 0]
+    masks = torch.zeros(1, H, W, dtype=torch.uint8)
+    masks[:, : H // 2] = 1  # the upper half
+    whole = {
+        "boxes": boxes((0, 0, W, H)),
+        "keypoints": torch.tensor([[[W / 2, H / 2, 2.0]]]),
+        "masks": masks,
+    }
+    empty = {"boxes": boxes(), "keypoints": torch.zeros(0, 1, 3), "masks": masks[:0]}
+    mixed = mix_objects([empty, whole], plan)[0]
+    torch.testing.assert_close(mixed["boxes"], boxes((left, top, right, bottom)))
+    torch.testing.assert_close(
+        mixed["keypoints"][0, 0, :2], torch.tensor([(left + right) / 2, (top + bottom) / 2])
+    )
+    place = mixed["masks"][0].nonzero()
+    assert place.min(0).values.tolist() == [top, left]
+    assert int(place[:, 1].max()) == right - 1
+    assert top <= int(place[:, 0].max()) < bottom
 
 
 @pytest.mark.parametrize("mixer", [Mixup(1.0, seed=1), CutMix(1.0, seed=1), Mixup(p=0.0, seed=1)])

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from batchmix import MixError, sample_lam, sample_partner
+from batchmix import MixError, Mixup, sample_lam, sample_partner
 
 ALPHAS = [0, 1e-8, 0.01, 0.4, 1, 1e3]
 PER = ["batch", "pair", "sample"]
@@ -148,6 +148,71 @@ def test_couples_are_uniform_over_the_ways_to_pair_up() -> None:
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
+LABELS = torch.tensor([0, 1, 1, 2, 2, 2])
+
+
+def by_class(policy: str, labels: Tensor, seed: int = 0) -> Tensor:
+    return sample_partner(len(labels), policy, labels=labels, generator=seeded(seed))
+
+
+@pytest.mark.parametrize("policy", ["other-class", "same-class"])
+def test_partners_by_class_are_of_the_class_asked_for(policy: str) -> None:
+    for seed in range(200):
+        partner = by_class(policy, LABELS, seed)
+        assert (partner.shape, partner.dtype) == ((6,), torch.int64)
+        same = LABELS[partner] == LABELS
+        if policy == "other-class":
+            assert not same.any()
+        else:
+            assert same.all()
+            alone = partner == torch.arange(6)
+            assert alone.tolist() == [True, False, False, False, False, False]  # the only one of its class
+
+
+@pytest.mark.parametrize("policy", ["other-class", "same-class"])
+def test_every_allowed_partner_is_as_likely_as_another(policy: str) -> None:
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 1])
+    drawn = torch.stack([by_class(policy, labels, seed) for seed in range(3000)])
+    for i, label in enumerate(labels):
+        allowed = labels == label if policy == "same-class" else labels != label
+        allowed[i] = False
+        counts = torch.bincount(drawn[:, i], minlength=7)
+        assert counts[~allowed].sum() == 0
+        assert stats.chisquare(counts[allowed].tolist()).pvalue > 1e-3
+    first, second = drawn[:, 0], drawn[:, 1]  # samples choose apart
+    table = torch.zeros(7, 7).index_put_((first, second), torch.ones(3000), accumulate=True)
+    table = table[table.sum(1) > 0][:, table.sum(0) > 0]
+    assert stats.chi2_contingency(table.numpy()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("policy", "labels"),
+    [
+        ("other-class", torch.zeros(5, dtype=torch.int64)),
+        ("same-class", torch.arange(5)),
+        ("other-class", torch.tensor([3])),
+        ("same-class", torch.tensor([3])),
+    ],
+)
+def test_without_an_allowed_partner_a_sample_is_its_own(policy: str, labels: Tensor) -> None:
+    assert torch.equal(by_class(policy, labels), torch.arange(len(labels)))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64, torch.bool])
+def test_class_ids_are_of_any_whole_dtype(dtype: torch.dtype) -> None:
+    labels = torch.tensor([0, 1, 0, 1])
+    assert torch.equal(by_class("other-class", labels.to(dtype)), by_class("other-class", labels))
+
+
+@pytest.mark.parametrize("policy", ["other-class", "same-class"])
+def test_a_mixer_hands_its_targets_to_the_policy(policy: str) -> None:
+    x = torch.rand(6, 3, generator=seeded())
+    for seed in range(20):
+        _, (a, b, lam) = Mixup(1.0, partner=policy, seed=seed)(x, LABELS)
+        assert (a == b).all() if policy == "same-class" else (a != b).all()
+        assert torch.equal(lam == 1, torch.tensor([policy == "same-class"] + [False] * 5))
+
+
 @pytest.mark.parametrize(
     ("argument", "call"),
     [
@@ -165,6 +230,11 @@ def test_couples_are_uniform_over_the_ways_to_pair_up() -> None:
         ("partner", lambda: sample_lam(1.0, 4, per="pair")),
         ("policy", lambda: sample_partner(4, "random")),
         ("policy", lambda: sample_partner(4, "roll", mutual=True)),
+        ("y", lambda: sample_partner(4, "same-class")),
+        ("y", lambda: sample_partner(4, "same-class", labels=torch.rand(4))),
+        ("y", lambda: sample_partner(4, "other-class", labels=torch.zeros(4, 2, dtype=torch.int64))),
+        ("y", lambda: sample_partner(4, "other-class", labels=torch.arange(5))),
+        ("y", lambda: Mixup(1.0, partner="other-class", seed=0).plan(torch.rand(4, 3))),
         ("generator", lambda: sample_lam(1.0, 4, generator=seeded(), device="meta")),
         ("generator", lambda: sample_partner(4, generator=seeded(), device="meta")),
     ],

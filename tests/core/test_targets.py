@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import reference
-from batchmix import MixedTarget, MixError, MixPlan, expected_accuracy
+from batchmix import MixedTarget, MixError, MixPlan, expected_accuracy, mixed_loss
 
 A, B = torch.tensor([3, 1, 0, 2]), torch.tensor([1, 3, 2, 2])
 LAM = torch.tensor([0.75, 0.25, 0.5, 1.0])
@@ -235,3 +235,37 @@ def test_a_wrong_argument_is_named_in_one_line(argument: str, call: object) -> N
     assert message.startswith(f"{argument} takes ")
     assert ", got " in message
     assert "\n" not in message
+
+
+def test_what_models_call_on_labels_before_a_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.rand(2, 4, 3, generator=generator)
+    target = MixedTarget(a, b, torch.tensor([0.5, 0.6, 0.7, 1.0]))
+    for changed, expected in (
+        (target.unsqueeze(1), a.unsqueeze(1)),
+        (target.unsqueeze(1).squeeze(1), a),
+        (target.unsqueeze(-1).squeeze(), a),
+        (target.reshape(4, 3, 1), a.reshape(4, 3, 1)),
+        (target.long(), a.long()),
+        (target.long().float(), a.long().float()),
+    ):
+        assert torch.equal(changed.a, expected)
+        assert torch.equal(changed.lam, target.lam)
+    flat = target.flatten()
+    assert torch.equal(flat.a, a.flatten())
+    assert torch.equal(flat.lam, target.lam.repeat_interleave(3))
+    assert (target.size(), target.size(0), target.size(-1), target.dim()) == (a.size(), 4, 3, 2)
+    with pytest.raises(MixError, match=r"^dim takes "):
+        target.unsqueeze(0)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_regression_head_squeezes_output_and_target_to_any_size(size: int) -> None:
+    """What Hugging Face's heads do; of a batch of one, a lone number is left."""
+    a, b = torch.rand(2, size, 1, generator=torch.Generator().manual_seed(0))
+    target, output = MixedTarget(a, b, torch.linspace(0.5, 1, size)), torch.zeros(size, 1)
+    expected = F.mse_loss(output, target)
+    torch.testing.assert_close(F.mse_loss(output.squeeze(), target.squeeze()), expected)
+    torch.testing.assert_close(
+        mixed_loss(torch.nn.L1Loss(), output.squeeze(), target.squeeze()), F.l1_loss(output, target)
+    )

@@ -1,4 +1,7 @@
-"""What every method promises; a new file in ``batchmix.methods`` is tested by being there."""
+"""What every method promises; a new file in ``batchmix.methods`` is tested by being there.
+
+A method that takes other samples than images, or needs arguments, has an entry in the tables below.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,45 @@ METHODS = discover()
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 BATCHES = [1, 2, 5, 8]
 
+SHAPES: dict[str, tuple[int, ...]] = {  # of one sample; images where there is none
+    "energymixup": (2, 64),
+    "tabularcutmix": (6,),
+    "tokencutmix": (12, 4),
+}
+ARGUMENTS: dict[str, dict[str, object]] = {}  # without which a method cannot be made
+VALUES = {"cmixup"}  # partners are chosen by targets that are values, not class ids
+NO_PERMUTATION = {"cmixup"}  # a sample can be the partner of several
+OWN_WEIGHTS = {"energymixup"}  # samples are not weighted as their labels are, and are scaled
+
 pytestmark = pytest.mark.usefixtures("unmoved_global_rng")
 
 
-def samples(batch_size: int, dtype: torch.dtype) -> Tensor:
-    noise = torch.rand(batch_size, 3, 6, 8, generator=torch.Generator().manual_seed(batch_size))
+def name_of(method: type[Mixer]) -> str:
+    return method.__module__.rpartition(".")[2]
+
+
+def make(method: type[Mixer], **options: object) -> Mixer:
+    return method(**ARGUMENTS.get(name_of(method), {}), **options)
+
+
+def samples(method: type[Mixer], batch_size: int, dtype: torch.dtype) -> Tensor:
+    shape = SHAPES.get(name_of(method), (3, 6, 8))
+    noise = torch.rand(batch_size, *shape, generator=torch.Generator().manual_seed(batch_size))
     return noise.to(dtype)
+
+
+def targets(method: type[Mixer], batch_size: int) -> Tensor:
+    ids = torch.arange(batch_size)
+    return ids.double() if name_of(method) in VALUES else ids
+
+
+def expected_of(method: type[Mixer], x: Tensor, plan: object) -> Tensor:
+    """What the oracle makes of a batch by a plan."""
+    mask = plan.mask
+    if mask is not None and mask.dim() == 2:  # a weight for each position or column
+        mask = mask.view(*mask.shape, *[1] * (x.dim() - 2))
+    mixed = reference.blend(x, plan.partner, plan.lam, mask, window=plan.window)
+    return reference.keep_energy(mixed, plan.mask) if name_of(method) in OWN_WEIGHTS else mixed
 
 
 def assert_same_plan(one: object, two: object) -> None:
@@ -32,6 +68,9 @@ def assert_same_plan(one: object, two: object) -> None:
     assert (one.mask is None) == (two.mask is None)
     if one.mask is not None:
         assert torch.equal(one.mask, two.mask)
+    assert (one.window is None) == (two.window is None)
+    if one.window is not None:
+        assert torch.equal(one.window, two.window)
 
 
 @pytest.fixture(params=METHODS.values(), ids=METHODS.keys())
@@ -49,12 +88,12 @@ def test_the_methods_are_found_by_their_file() -> None:
 def test_a_batch_and_its_target_are_mixed_by_the_same_plan(
     method: type[Mixer], batch_size: int, dtype: torch.dtype
 ) -> None:
-    x, y = samples(batch_size, dtype), torch.arange(batch_size)
+    x, y = samples(method, batch_size, dtype), targets(method, batch_size)
     before = x.clone(), y.clone()
     for seed in range(5):
-        plan = method(seed=seed).plan(x)
-        mixed, target = method(seed=seed)(x, y)
-        expected = reference.blend(x, plan.partner, plan.lam, plan.mask)
+        plan = make(method, seed=seed).plan(x, y)
+        mixed, target = make(method, seed=seed)(x, y)
+        expected = expected_of(method, x, plan)
         assert (mixed.shape, mixed.dtype) == (x.shape, dtype)
         eps = torch.finfo(dtype).eps
         torch.testing.assert_close(mixed.double(), expected, rtol=eps, atol=4 * eps)
@@ -68,74 +107,84 @@ def test_a_batch_and_its_target_are_mixed_by_the_same_plan(
 
 @pytest.mark.parametrize("batch_size", BATCHES)
 def test_a_plan_is_a_permutation_with_weights(method: type[Mixer], batch_size: int) -> None:
-    mixer = method(seed=1)
+    mixer, y = make(method, seed=1), targets(method, batch_size)
     for _ in range(20):
-        plan = mixer.plan(samples(batch_size, torch.float32))
-        assert torch.equal(plan.partner.sort().values, torch.arange(batch_size))
+        plan = mixer.plan(samples(method, batch_size, torch.float32), y)
+        if name_of(method) not in NO_PERMUTATION:
+            assert torch.equal(plan.partner.sort().values, torch.arange(batch_size))
+        assert ((plan.partner >= 0) & (plan.partner < batch_size)).all()
         assert plan.lam.dtype == torch.float32
         assert ((plan.lam >= 0) & (plan.lam <= 1)).all()
-        if plan.mask is not None:
-            torch.testing.assert_close(plan.mask.float().mean((1, 2, 3)).expand(batch_size), plan.lam)
+        if batch_size == 1:
+            assert plan.lam.tolist() == [1.0]
+        if plan.mask is not None and name_of(method) not in OWN_WEIGHTS:
+            torch.testing.assert_close(plan.mask.float().flatten(1).mean(1).expand(batch_size), plan.lam)
 
 
 def test_labels_carry_the_weight_that_the_pixels_have(method: type[Mixer]) -> None:
-    y = torch.arange(9)
-    x = y.double().view(9, 1, 1, 1).expand(9, 1, 6, 8).contiguous()  # a constant image of its own label
+    if name_of(method) in OWN_WEIGHTS:
+        pytest.skip("samples are not weighted as their labels are; its own tests say how")
+    y = targets(method, 9)
+    shape = SHAPES.get(name_of(method), (1, 6, 8))
+    x = y.double().view(9, *[1] * len(shape)).expand(9, *shape).contiguous()  # a constant of its own label
     for seed in range(10):
-        mixed, (a, b, lam) = method(seed=seed)(x, y)
-        torch.testing.assert_close(mixed.mean((1, 2, 3)), lam * a + (1 - lam.double()) * b)
+        mixed, (a, b, lam) = make(method, seed=seed)(x, y)
+        # lam is float32: labels up to 8 know it to 8 * 2**-24 and its rounding.
+        torch.testing.assert_close(
+            mixed.flatten(1).mean(1), lam * a + (1 - lam.double()) * b, rtol=0, atol=1e-6
+        )
     assert (lam < 1).any()
 
 
 def test_same_seed_same_draws_and_each_step_its_own(method: type[Mixer]) -> None:
-    x = samples(8, torch.float32)
-    one, two, other = method(seed=3), method(seed=3), method(seed=4)
-    plans = [one.plan(x) for _ in range(4)]
+    x, y = samples(method, 8, torch.float32), targets(method, 8)
+    one, two, other = (make(method, seed=seed) for seed in (3, 3, 4))
+    plans = [one.plan(x, y) for _ in range(4)]
     for plan in plans:
-        assert_same_plan(plan, two.plan(x))
+        assert_same_plan(plan, two.plan(x, y))
     assert len({plan.lam.numpy().tobytes() for plan in plans}) == 4
-    assert not torch.equal(plans[0].lam, other.plan(x).lam)
+    assert not torch.equal(plans[0].lam, other.plan(x, y).lam)
 
 
 def test_a_resumed_run_draws_what_the_unbroken_one_draws(method: type[Mixer]) -> None:
-    x = samples(8, torch.float32)
-    unbroken, first = method(seed=3), method(seed=3)
-    plans = [unbroken.plan(x) for _ in range(6)]
+    x, y = samples(method, 8, torch.float32), targets(method, 8)
+    unbroken, first = make(method, seed=3), make(method, seed=3)
+    plans = [unbroken.plan(x, y) for _ in range(6)]
     for _ in range(3):
-        first.plan(x)
-    second = method(seed=99)
+        first.plan(x, y)
+    second = make(method, seed=99)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     for plan in plans[3:]:
-        assert_same_plan(plan, second.plan(x))
+        assert_same_plan(plan, second.plan(x, y))
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda mixer: pickle.loads(pickle.dumps(mixer))])
 def test_a_copy_draws_on_from_where_it_was_made(method: type[Mixer], copied: object) -> None:
-    x, mixer = samples(8, torch.float32), method(seed=3)
-    mixer.plan(x)
+    x, y, mixer = samples(method, 8, torch.float32), targets(method, 8), make(method, seed=3)
+    mixer.plan(x, y)
     twin = copied(mixer)
-    assert_same_plan(mixer.plan(x), twin.plan(x))
-    mixer.plan(x)
+    assert_same_plan(mixer.plan(x, y), twin.plan(x, y))
+    mixer.plan(x, y)
     assert (mixer.step, twin.step) == (3, 2)
 
 
 def test_a_plan_replays_on_whatever_belongs_to_the_batch(method: type[Mixer]) -> None:
-    x, mixer = samples(8, torch.float32), method(seed=3)
-    plan = mixer.plan(x)
-    for y in (torch.arange(8), samples(8, torch.float32)[:, 0, 0]):
+    x, mixer = samples(method, 8, torch.float32), make(method, seed=3)
+    plan = mixer.plan(x, targets(method, 8))
+    for y in (torch.arange(8), x.flatten(1)[:, :5]):
         mixed, target = mixer(x, y, plan=plan)
-        expected = reference.blend(x, plan.partner, plan.lam, plan.mask)
+        expected = expected_of(method, x, plan)
         torch.testing.assert_close(mixed.double(), expected, rtol=1e-6, atol=1e-6)
         assert torch.equal(target.b, y[plan.partner])
     assert mixer.step == 1  # a replay is not a draw
 
 
 def test_where_nothing_is_mixed_the_batch_is_handed_back(method: type[Mixer]) -> None:
-    x, y = samples(8, torch.float32), torch.arange(8)
-    mixed, target = method(p=0.0, seed=0)(x, y)
+    x, y = samples(method, 8, torch.float32), targets(method, 8)
+    mixed, target = make(method, p=0.0, seed=0)(x, y)
     assert mixed is x
     assert torch.equal(target.lam, torch.ones(8))
     assert torch.equal(target.a, y)
-    plan = method(p=0.0, seed=0).plan(x)
+    plan = make(method, p=0.0, seed=0).plan(x, y)
     assert torch.equal(plan.partner, torch.arange(8))
     assert torch.equal(plan.lam, torch.ones(8))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batchmix.core.batches import Kind, Leaf
+from batchmix.core.batches import Kind, Leaf, lead_of
 from batchmix.core.blending import blend
 from batchmix.core.objects import mix_objects
 from batchmix.core.plan import MixPlan, describe
@@ -31,8 +31,15 @@ def apply_plan(leaf: Leaf, plan: MixPlan) -> Any:
         raise MixError(f"{leaf.path}: {error}") from None
 
 
+def unmixed(leaves: list[Leaf]) -> dict[str, Any]:
+    """A batch that is not mixed: the inputs themselves, and targets that are all their own label."""
+    lead = lead_of(leaves)
+    identity = MixPlan.identity(len(lead), lead.device)
+    return {leaf.path: leaf.value if leaf.kind == "input" else apply_plan(leaf, identity) for leaf in leaves}
+
+
 def _input(x: Any, plan: MixPlan) -> Tensor:
-    if plan.mask is not None and isinstance(x, Tensor) and x.dim() == 2:
+    if plan.mask is not None and isinstance(x, Tensor) and x.dim() < plan.mask.dim():
         # Features without positions, beside images: they follow the labels.
         return blend(x, plan.without_mask())
     return blend(x, plan)

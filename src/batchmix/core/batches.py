@@ -186,6 +186,7 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...]) -> Kind:
         return "input"
     if role == "target":
         dense = bool(like) and tuple(value.shape[-len(like) :]) == like and value.dim() > len(like)
+        dense = dense and not (floating and value.dim() == 2)  # soft labels (B, K), whatever K is
         if dense and not floating:
             return "segmentation"
         if not dense:

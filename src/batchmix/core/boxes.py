@@ -29,10 +29,10 @@ def sample_boxes(lam: Tensor, size: tuple[int, ...], *, generator: torch.Generat
     return torch.stack(ends, 1)
 
 
-def sample_boxes_between(
+def sample_sides(
     count: int, size: tuple[int, ...], shares: tuple[float, float], *, generator: torch.Generator
 ) -> Tensor:
-    """Boxes inside the image, each side a share of the image's, uniform between two limits.
+    """Sides of boxes, each drawn by itself, uniformly between two shares of the image's.
 
     Args:
         count: B.
@@ -41,15 +41,32 @@ def sample_boxes_between(
         generator: Source of randomness.
 
     Returns:
-        (B, 4) or (B, 2), as ``sample_boxes``.
+        (B, 2) int64, height and width; or (B, 1).
     """
     low, high = shares
-    ends = []
+    sides = []
     for side in size:
-        cut = torch.full((count,), int(side * low), device=generator.device)
-        cut += _up_to(torch.full_like(cut, int(side * high) - int(side * low) + 1), generator)
-        start = _up_to(side - cut + 1, generator)
-        ends += [start, start + cut]
+        least, most = int(side * low), int(side * high)
+        span = torch.full((count,), most - least + 1, device=generator.device)
+        sides.append(least + _up_to(span, generator))
+    return torch.stack(sides, 1)
+
+
+def place_boxes(sides: Tensor, size: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
+    """Boxes of these sides, each anywhere as a whole inside the image.
+
+    Args:
+        sides: (B, 2) int64, height and width; or (B, 1).
+        size: (H, W) or (T,).
+        generator: Source of randomness.
+
+    Returns:
+        (B, 4) or (B, 2), as ``sample_boxes``.
+    """
+    ends = []
+    for axis, side in enumerate(size):
+        start = _up_to(side - sides[:, axis] + 1, generator)
+        ends += [start, start + sides[:, axis]]
     return torch.stack(ends, 1)
 
 

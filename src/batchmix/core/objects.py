@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from batchmix.core.plan import MixPlan, describe
+from batchmix.core.resizing import resize_into
 from batchmix.core.sampling import check_probability
 from batchmix.errors import MixError
 
@@ -68,11 +69,11 @@ def mix_objects(
         if plan.mask is None:
             parts = _weighted(entries[place], lam), _weighted(entries[partner], 1 - lam)
         else:
-            mask = plan.mask[place if len(plan.mask) > 1 else 0, 0]
-            parts = (
-                _visible(entries[place], mask, min_visible),
-                _visible(entries[partner], ~mask, min_visible),
-            )
+            row = place if len(plan.mask) > 1 else 0
+            own, others = plan.mask[row, 0], entries[partner]
+            if plan.window is not None:
+                others = _resized(others, plan.window[row if len(plan.window) > 1 else 0], tuple(own.shape))
+            parts = _visible(entries[place], own, min_visible), _visible(others, ~own, min_visible)
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         mixed.append({**targets[place], **joined})
     return mixed
@@ -98,6 +99,23 @@ def _visible(entries: Entries, mask: Tensor, min_visible: float) -> Entries:
         keep = (share > 0) & (share >= min_visible)
     kept = {name: entry[keep] for name, entry in entries.items()}
     return kept | {"weights": _ones(kept)}
+
+
+def _resized(entries: Entries, window: Tensor, size: tuple[int, ...]) -> Entries:
+    """The objects of an image of this size, (H, W), that is made to fit a window of itself."""
+    (height, width), (top, bottom, left, right) = size, window.tolist()
+    across, down = (right - left) / width, (bottom - top) / height
+    entries = dict(entries)
+    if "boxes" in entries:
+        scale = entries["boxes"].new_tensor([across, down, across, down])
+        entries["boxes"] = entries["boxes"] * scale + entries["boxes"].new_tensor([left, top, left, top])
+    if "keypoints" in entries:
+        scale = entries["keypoints"].new_tensor([across, down, 1])
+        entries["keypoints"] = entries["keypoints"] * scale + entries["keypoints"].new_tensor([left, top, 0])
+    if "masks" in entries and len(entries["masks"]):
+        windows = window.expand(len(entries["masks"]), 4)
+        entries["masks"] = resize_into(entries["masks"].unsqueeze(1), windows, nearest=True).squeeze(1)
+    return entries
 
 
 def _see_boxes(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

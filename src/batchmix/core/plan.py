@@ -67,7 +67,9 @@ class MixPlan:
 
     def _check_window(self, window: object) -> None:
         if self.mask is None:
-            raise MixError(f"window takes a plan with a mask, which says where it is seen, got {describe(window)}")
+            raise MixError(
+                f"window takes a plan with a mask, which says where it is seen, got {describe(window)}"
+            )
         ends = [(len(self.lam), 2 * axes) for axes in range(1, self.mask.dim() - 1)]
         if not isinstance(window, Tensor) or window.dtype != torch.int64 or tuple(window.shape) not in ends:
             wanted = " or ".join(map(str, ends))
@@ -135,4 +137,6 @@ def spread(mask: Tensor, ndim: int) -> Tensor:
 
 def as_rows(lam: Tensor, ndim: int) -> Tensor:
     """View (B,) weights as (B, 1, ..., 1), so that they broadcast over samples of ``ndim`` dimensions."""
+    if ndim == 0:
+        return lam.view(())  # a lone value
     return lam.view(-1, *([1] * (ndim - 1)))

@@ -10,7 +10,7 @@ def resize_into(x: Tensor, window: Tensor, *, nearest: bool = False) -> Tensor:
     """Resize every sample into its window; around it, its edges go on.
 
     Args:
-        x: (B, ..., H, W) or (B, ..., T): one or two dimensions of positions, as many as ``window`` has ends for.
+        x: (B, ..., H, W), or (B, ..., T) where the window has two ends.
         window: (B, 4) int64, top, bottom, left, right, or (B, 2), start and end. The ends are exclusive.
         nearest: Take the nearest value instead of a mean of neighbours: for class ids. Else (bi)linear, with
             no prefilter, and ``x`` is float32 or float64.
@@ -40,7 +40,7 @@ def _resize_axis(x: Tensor, axis: int, start: Tensor, end: Tensor, nearest: bool
     rows = [-1 if place == axis else 1 for place in range(x.dim())]
     rows[0] = len(x)
     below, above = _take(x, axis, low), _take(x, axis, (low + 1).clamp(max=side - 1))
-    return torch.lerp(below, above, share.view(rows))
+    return below.lerp_(above, share.view(rows))  # a copy already; new memory costs as much again
 
 
 def _take(x: Tensor, axis: int, index: Tensor) -> Tensor:

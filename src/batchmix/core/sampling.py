@@ -111,7 +111,7 @@ def sample_partner(
     if mutual and policy != "shuffle":
         raise MixError(f"policy takes 'shuffle' where partners are mutual (per='pair'), got {policy!r}")
     if policy in ("other-class", "same-class"):
-        return _sample_by_class(policy, labels, generator, device)
+        return _sample_by_class(batch_size, policy, labels, generator, device)
     if policy == "roll":
         return torch.arange(batch_size, device=device).roll(1)
     order = torch.randperm(batch_size, generator=generator, device=device)
@@ -124,11 +124,19 @@ def sample_partner(
 
 
 def _sample_by_class(
-    policy: str, labels: Tensor | None, generator: torch.Generator | None, device: torch.device
+    batch_size: int,
+    policy: str,
+    labels: Tensor | None,
+    generator: torch.Generator | None,
+    device: torch.device,
 ) -> Tensor:
     """The place of the largest of B random numbers, of which only those of allowed partners are above 0."""
     if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
         raise MixError(f"y takes class ids (B,) where partner={policy!r}, got {describe(labels)}")
+    if len(labels) != batch_size:
+        raise MixError(
+            f"y takes one class id a sample where partner={policy!r}, {batch_size}, got {len(labels)}"
+        )
     labels = labels.to(device)
     same = labels.unsqueeze(1) == labels.unsqueeze(0)
     own = torch.eye(len(labels), dtype=torch.bool, device=device)

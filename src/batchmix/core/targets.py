@@ -190,7 +190,42 @@ class MixedTarget:
         if shape in ((-1,), ((-1,),)):
             lam = as_rows(self.lam, self.a.dim()).expand(self.a.shape).reshape(-1)
             return MixedTarget(self.a.reshape(-1), self.b.reshape(-1), lam)
-        return self.map(lambda part: part.view(*shape))
+        return self.map(lambda part: part.reshape(*shape))
+
+    # What models call on their labels before they compute a loss
+
+    reshape = view
+
+    def flatten(self) -> MixedTarget:
+        """As ``view(-1)``."""
+        return self.view(-1)
+
+    def squeeze(self, *dim: int) -> MixedTarget:
+        """Like ``Tensor.squeeze``: dimensions of size 1 left out."""
+        a = self.a.squeeze(*dim)
+        return MixedTarget(a, self.b.squeeze(*dim), self.lam.reshape(a.shape[:1]))
+
+    def unsqueeze(self, dim: int) -> MixedTarget:
+        """Like ``Tensor.unsqueeze``, after the first dimension."""
+        if dim in (0, -self.a.dim() - 1):
+            raise MixError.of("dim", dim, "a place after the first, which is that of the samples")
+        return self.map(lambda part: part.unsqueeze(dim))
+
+    def float(self) -> MixedTarget:
+        """The same targets as float32."""
+        return self.map(Tensor.float)
+
+    def long(self) -> MixedTarget:
+        """The same targets as int64."""
+        return self.map(Tensor.long)
+
+    def size(self, dim: int | None = None) -> Any:
+        """Like ``Tensor.size``."""
+        return self.a.size() if dim is None else self.a.size(dim)
+
+    def dim(self) -> int:
+        """Number of dimensions of ``a`` and of ``b``."""
+        return self.a.dim()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MixedTarget, (self.a, self.b, self.lam)

@@ -190,9 +190,9 @@ def _as_autocast(input: Tensor) -> Tensor:  # noqa: A002
 
 
 def _check_rows(output: Tensor, lam: Tensor) -> None:
-    if output.dim() == 0 or output.shape[0] != lam.shape[0]:
+    if output.shape[:1] != lam.shape:  # a lone value squeezed to 0-d has a 0-d weight
         raise MixError(
-            f"target takes one row a row of the output, {describe(output)}, got {lam.shape[0]} rows"
+            f"target takes one row a row of the output, {describe(output)}, got {lam.numel()} rows"
         )
 
 

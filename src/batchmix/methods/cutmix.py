@@ -1,22 +1,28 @@
 """CutMix: a box of every image is replaced by the same box of its partner.
 
 How to use: ``x, y = CutMix(1.0)(x, y)`` before the model, during training only.
+
 Suggested values: ``alpha`` 1; half of the batches (``p=0.5``) on small images; long budgets.
+
 Technical details: the label's weight is the exact share of pixels that stay, after the box is clipped at the
-image's edge; every sample has a box of its own. On series (B, C, T) the box is a stretch of time, on videos
-(B, C, T, H, W) it is the same in every frame.
+image's edge. Every sample has a box of its own, where the paper has one for the batch (``per="batch"``). On
+series (B, C, T) the box is a stretch of time, on videos (B, C, T, H, W) it is the same in every frame.
+
+Paper: Yun, Han, Oh, Chun, Choe, Yoo 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with
+Localizable Features", arXiv:1905.04899.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from batchmix.core.boxes import box_masks, sample_boxes, sample_boxes_between
-from batchmix.core.plan import MixPlan, as_rows, describe
-from batchmix.core.sampling import Per, Policy, check_alpha, check_choice, sample_lam, sample_partner
+from batchmix.core.boxes import box_masks, place_boxes, sample_boxes, sample_sides
+from batchmix.core.masks import check_pairing, check_shares, draw_partners, draws_of, plan_of, size_of
+from batchmix.core.plan import MixPlan
+from batchmix.core.sampling import Per, Policy, check_alpha, sample_lam
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
@@ -65,15 +71,12 @@ class CutMix(Mixer):
         **options: Unpack[MixerOptions],
     ) -> None:
         self.alpha = check_alpha(alpha)
-        check_choice("per", per, get_args(Per))
-        check_choice("partner", partner, get_args(Policy))
-        if per == "pair" and partner != "shuffle":
-            raise MixError(f"partner takes 'shuffle' where per='pair', got {partner!r}")
+        check_pairing(per, partner)
         if not isinstance(fold, bool):
             raise MixError.of("fold", fold, "True or False")
         self.per = per
         self.fold = fold
-        self.minmax = None if minmax is None else _check_shares(minmax)
+        self.minmax = None if minmax is None else check_shares("minmax", minmax)
         self.partner = partner
         super().__init__(**options)
 
@@ -87,39 +90,15 @@ class CutMix(Mixer):
         **settings: float,
     ) -> MixPlan:
         """Draw partners, then weights, then boxes. See ``Mixer.sample``."""
-        if x.dim() < 3:
-            raise MixError(f"x takes images (B, C, H, W) or series (B, C, T), got {describe(x)}")
-        count, size = len(x), tuple(x.shape[-2:] if x.dim() > 3 else x.shape[-1:])
-        own = torch.arange(count, device=generator.device)
-        mutual = self.per == "pair"
-        partner = own
-        if not between:
-            partner = sample_partner(count, self.partner, mutual=mutual, labels=y, generator=generator)
-        boxes = self._boxes(count, size, settings["alpha"], generator)
-        if mutual:
-            boxes = boxes[torch.minimum(partner, own)]
+        size = size_of(x)
+        partner = draw_partners(x, y, self.partner, per=self.per, between=between, generator=generator)
+        boxes = self._boxes(draws_of(self.per, len(x)), size, settings["alpha"], generator)
         mask, lam = box_masks(boxes, size)
-        lam = lam.expand(count)
-        if not between and (self.per != "batch" or count == 1):
-            alone = partner == own
-            lam = torch.where(alone, 1.0, lam)
-            mask = mask | as_rows(alone, mask.dim())
-        return MixPlan(partner, lam.contiguous(), mask)
+        return plan_of(partner, mask, lam, per=self.per, between=between)
 
     def _boxes(self, count: int, size: tuple[int, ...], alpha: float, generator: torch.Generator) -> Tensor:
-        """A box for each sample, or one for the batch."""
-        count = 1 if self.per == "batch" else count
         if self.minmax is not None:
-            return sample_boxes_between(count, size, self.minmax, generator=generator)
+            sides = sample_sides(count, size, self.minmax, generator=generator)
+            return place_boxes(sides, size, generator=generator)
         lam = sample_lam(alpha, count, fold=self.fold, generator=generator)
         return sample_boxes(lam, size, generator=generator)
-
-
-def _check_shares(minmax: object) -> tuple[float, float]:
-    takes = "two shares of a side, 0 <= low <= high <= 1"
-    if not isinstance(minmax, (tuple, list)) or len(minmax) != 2:
-        raise MixError.of("minmax", minmax, takes)
-    low, high = minmax
-    if not all(isinstance(share, (int, float)) for share in minmax) or not 0 <= low <= high <= 1:
-        raise MixError.of("minmax", minmax, takes)
-    return float(low), float(high)

@@ -1,8 +1,17 @@
 """mixup: every sample becomes a weighted mean of itself and a partner.
 
 How to use: ``x, y = Mixup(0.4)(x, y)`` before the model, during training only.
+
 Suggested values: ``alpha`` 0.2 to 0.4 for short budgets, up to 1 for long ones; little or no label smoothing
 beside it, since both ask the net for less confident predictions.
+
+Technical details: ``lam ~ Beta(alpha, alpha)``, one for each sample, folded to ``max(lam, 1 - lam)``, so that
+no two mixes of a batch are the same and the larger weight stays with the sample itself. The paper has one
+``lam`` for the batch, not folded: ``Mixup(per="batch", fold=False)``; and two loaders: ``mixup.between(first,
+second)``.
+
+Paper: Zhang, Cisse, Dauphin and Lopez-Paz 2018, mixup: Beyond Empirical Risk Minimization, arXiv:1710.09412;
+per sample and folded: Gugger 2018, Mixup data augmentation, fast.ai.
 """
 
 from __future__ import annotations

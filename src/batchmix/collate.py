@@ -1,0 +1,272 @@
+"""Mixing inside of a DataLoader, where its workers do the work and the main process keeps the count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, default_collate, get_worker_info
+
+from batchmix.core.batches import Kinds
+from batchmix.core.plan import describe
+from batchmix.errors import MixError
+from batchmix.mixer import Mixer
+
+# Places in the numbers that the main process shares with the workers.
+PASS, START, SEED, ENABLED, LAST_PASS, LAST_SENT, LOADER, PLACES = range(8)
+
+
+class MixCollate:
+    """Collates samples and mixes the batch: ``DataLoader(..., collate_fn=MixCollate(mixer))``.
+
+    The loader then yields mixed samples and a MixedTarget; evaluation has a loader of its own, without it.
+    Samples have to be floating point: images in uint8 are refused, not rounded, so convert them in the
+    dataset (``ToDtype(torch.float32, scale=True)``, ``ToTensor()``).
+
+    A worker sees its own batches only, so the main process tells it where a pass over the loader starts:
+    iterate with ``epoch``, or assign to ``step`` before each pass. Then
+
+    - batch i of a pass is drawn at step ``start + i`` from (seed, rank, step) alone: any number of workers,
+      forked or spawned, persistent or not, yields the very batches that none yield;
+    - a schedule counts the batches of the run, and ends or ramps at the batch it names;
+    - ``step``, ``seed`` and ``enabled`` of the main process reach persistent workers with the next pass.
+
+    The batches of a pass go round the workers in turn; that is where their numbers come from. With
+    ``in_order=False``, or an iterable dataset whose workers end at different times, numbers are apart within
+    a pass but not in the order of arrival. What else of a mixer is changed later, such as ``alpha``, does
+    not reach workers that persist: give it a schedule.
+
+    A pass that nobody has announced is drawn by every worker for itself, apart from all other workers and
+    passes; a schedule is refused there, since a worker cannot know how many batches the others had.
+
+    Args:
+        mixer: Any method or choice of methods.
+        collate_fn: What makes a batch of a list of samples.
+        kinds: What a leaf of the batch is, by its path, where that is in doubt; see ``Mixer.__call__`` for
+            batches of two, ``(x, y)``, and ``Mixer.mix`` for all others.
+
+    Raises:
+        MixError: If an argument is not of the form above.
+
+    Example:
+        >>> import batchmix as bm
+        >>> from torch.utils.data import DataLoader
+        >>> data = [(torch.rand(3, 8, 8), label) for label in (0, 1, 2, 3, 4)]
+        >>> collate = MixCollate(bm.Mixup(0.4, seed=0))
+        >>> loader = DataLoader(data, batch_size=2, collate_fn=collate)
+        >>> for x, y in collate.epoch(loader):
+        ...     print(tuple(x.shape), type(y).__name__, collate.step)
+        (2, 3, 8, 8) MixedTarget 1
+        (2, 3, 8, 8) MixedTarget 2
+        (1, 3, 8, 8) MixedTarget 3
+    """
+
+    def __init__(
+        self,
+        mixer: Mixer,
+        collate_fn: Callable[[list[Any]], Any] = default_collate,
+        *,
+        kinds: Kinds | None = None,
+    ) -> None:
+        if not isinstance(mixer, Mixer):
+            raise MixError(f"mixer takes a method such as Mixup(0.4), got {describe(mixer)}")
+        if not callable(collate_fn):
+            raise MixError.of("collate_fn", collate_fn, "a callable of a list of samples")
+        _check_seed(mixer.seed)
+        self.mixer = mixer
+        self.collate_fn = collate_fn
+        self.kinds = kinds
+        self._shared = torch.zeros(PLACES, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._shared[ENABLED] = 1
+        # Of the pass under way, as this process knows it: its number, the step it starts at, whether it is
+        # mixed, and how many batches this process has made of it. A worker starts from a copy.
+        self._pass, self._start, self._enabled, self._made = 0, 0, True, 0
+
+    # What the DataLoader calls, here or in a worker
+
+    def __call__(self, samples: list[Any]) -> Any:
+        """Collate and mix.
+
+        Args:
+            samples: What the dataset returned, one a sample.
+
+        Returns:
+            The mixed batch, in the structure that ``collate_fn`` gave it.
+
+        Raises:
+            MixError: If the batch cannot be mixed as it is, or a schedule has no count to go by.
+        """
+        batch = self.collate_fn(samples)
+        step = self._step_in_worker()
+        if self._enabled:
+            return self._mix(batch, step)
+        p, self.mixer.p = self.mixer.p, 0.0  # the same targets, none of them mixed, and steps go on
+        try:
+            return self._mix(batch, step)
+        finally:
+            self.mixer.p = p
+
+    # What the main process says
+
+    @property
+    def step(self) -> int:
+        """Global number of the next batch; assign to it before a pass over the loader.
+
+        ``collate.step = epoch * len(loader)`` does what ``epoch`` does, for a framework that has the loop.
+        """
+        return self.mixer.step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self.load_state_dict({"seed": self.mixer.seed, "step": step})
+
+    @property
+    def enabled(self) -> bool:
+        """Whether batches are mixed; a change holds from the next pass on (without workers, at once)."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        if not isinstance(enabled, bool):
+            raise MixError.of("enabled", enabled, "True or False")
+        self._enabled = enabled
+        self._shared[ENABLED] = int(enabled)
+
+    def epoch(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """One pass over ``loader``, whose batches are numbered from ``step`` on; ``step`` follows them.
+
+        ``step`` counts the batches that arrived here, not those that workers have made ahead: at any place
+        in the loop, ``state_dict`` is what the next batch starts from. A pass may be left early.
+
+        Args:
+            loader: A DataLoader with this object as its ``collate_fn``, or what wraps one.
+
+        Yields:
+            The loader's batches.
+
+        Raises:
+            MixError: If ``loader`` is a DataLoader that collates otherwise.
+        """
+        if isinstance(loader, DataLoader) and loader.collate_fn is not self:
+            raise MixError.of("loader", loader.collate_fn, "a DataLoader with collate_fn=this MixCollate")
+        start = self.step
+        self._announce()
+        this_pass, received = self._pass, 0
+        try:
+            for batch in loader:
+                received += 1
+                self.mixer.step = start + received
+                yield batch
+        finally:
+            # Workers that persist still make what was sent to them before the loop was left.
+            self._shared[LAST_SENT] = _sent(loader, received)
+            self._shared[LAST_PASS] = this_pass
+
+    def state_dict(self) -> dict[str, int]:
+        """All that has to be kept to go on with the same draws: ``{"seed": ..., "step": ...}``."""
+        return self.mixer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on where ``state_dict`` was taken; the data has to go on at the same place.
+
+        Raises:
+            MixError: If ``state`` is not what ``state_dict`` returns.
+        """
+        _check_seed(state.get("seed"))
+        self.mixer.load_state_dict(state)
+        self._announce()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not self._shared.is_shared():  # a copy or a checkpoint, for which no other process waits
+            self._shared.share_memory_()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.mixer!r})"
+
+    # How the two meet
+
+    def _announce(self) -> None:
+        """A new pass starts at ``step``. Its number is written last: who sees it finds the rest there."""
+        _check_seed(self.mixer.seed)
+        self._start, self._made = self.mixer.step, 0
+        self._shared[START] = self._start
+        self._shared[SEED] = self.mixer.seed - (self.mixer.seed >> 63 << 64)  # 64 bits, with a sign
+        self._shared[LOADER] = 0
+        self._pass += 1
+        self._shared[PASS] = self._pass
+
+    def _step_in_worker(self) -> int | None:
+        """The global step of the batch at hand; None where the mixer counts by itself."""
+        worker = get_worker_info()
+        if worker is None:
+            return None
+        if not self._follow(worker.id, worker.num_workers, worker.seed - worker.id):
+            if _counts_steps(self.mixer):
+                raise MixError(
+                    "schedule takes a count of all workers' batches: iterate with `for batch in "
+                    "collate.epoch(loader)`, or assign to collate.step before each pass over the loader"
+                )
+            self._enabled = bool(self._shared[ENABLED])
+            return None
+        step = self._start + worker.id + self._made * worker.num_workers
+        self._made += 1
+        return step
+
+    def _follow(self, place: int, workers: int, loader_seed: int) -> bool:
+        """Take over what the main process has said; False where it has not announced this pass."""
+        announced = int(self._shared[PASS])
+        if announced == 0:
+            return False
+        if announced != self._pass:
+            if self._has_left_over(place, workers):
+                return True
+            self._pass, self._made = announced, 0
+            self._start = int(self._shared[START])
+            self._enabled = bool(self._shared[ENABLED])
+            self.mixer.seed = int(self._shared[SEED]) % 2**64
+        # Each set of workers has a seed of its own, drawn with the loader's iterator. A second set in one
+        # pass means that the loop was started anew without a word: its steps would repeat the first's.
+        own = ~loader_seed  # never 0, which stands for none yet
+        if int(self._shared[LOADER]) == 0:
+            self._shared[LOADER] = own
+        return int(self._shared[LOADER]) == own
+
+    def _has_left_over(self, place: int, workers: int) -> bool:
+        """Whether the batch at hand was sent in the pass before, which the main process left early."""
+        last = int(self._shared[LAST_PASS])
+        if last < self._pass:
+            return False
+        if last > self._pass:  # this worker has not made one batch of that pass yet
+            self._pass, self._made = last, 0
+        return self._made < len(range(place, int(self._shared[LAST_SENT]), workers))
+
+    def _mix(self, batch: Any, step: int | None) -> Any:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            return self.mixer.mix(batch, kinds=self.kinds, step=step)
+        mixed = self.mixer(*batch, kinds=self.kinds, step=step)
+        kind: Any = type(batch)
+        return kind(*mixed) if hasattr(batch, "_fields") else kind(mixed)
+
+
+def _counts_steps(mixer: Mixer) -> bool:
+    """Whether what it draws depends on how many batches were drawn; a choice asks its methods too."""
+    return bool(mixer.schedule) or any(map(_counts_steps, getattr(mixer, "methods", {}).values()))
+
+
+def _check_seed(seed: Any) -> None:
+    if isinstance(seed, int) and seed >= 2**64:  # it is shared as 64 bits
+        raise MixError.of("seed", seed, "a number below 2**64, to reach DataLoader workers")
+
+
+def _sent(loader: Iterable[Any], received: int) -> int:
+    """How many batches a loader has sent to its workers when ``received`` of them have arrived.
+
+    It keeps ``prefetch_factor`` batches a worker under way, and sends one more for each that arrives.
+    """
+    ahead = (getattr(loader, "prefetch_factor", None) or 0) * getattr(loader, "num_workers", 0)
+    try:
+        return min(received + ahead, len(loader))  # type: ignore[arg-type]
+    except TypeError:  # an iterable dataset without a length
+        return received + ahead

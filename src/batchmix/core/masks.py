@@ -1,0 +1,98 @@
+"""What methods with masks share: who is mixed with whom, and how a mask for each of them becomes a plan."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from batchmix.core.plan import MixPlan, describe
+from batchmix.core.sampling import Per, Policy, check_choice, sample_partner
+from batchmix.errors import MixError
+
+
+def size_of(x: Tensor) -> tuple[int, ...]:
+    """The positions of a sample: (H, W) of images and of the frames of videos, (T,) of series.
+
+    Raises:
+        MixError: If the samples have no positions.
+    """
+    if x.dim() < 3:
+        raise MixError(f"x takes images (B, C, H, W) or series (B, C, T), got {describe(x)}")
+    return tuple(x.shape[-2:] if x.dim() > 3 else x.shape[-1:])
+
+
+def check_pairing(per: Per, partner: Policy) -> None:
+    """Raise a MixError unless both are among their choices, and fit together."""
+    check_choice("per", per, get_args(Per))
+    check_choice("partner", partner, get_args(Policy))
+    if per == "pair" and partner != "shuffle":
+        raise MixError(f"partner takes 'shuffle' where per='pair', got {partner!r}")
+
+
+def check_shares(name: str, shares: object, *, above: bool = False) -> tuple[float, float]:
+    """Return two shares of a side, or raise a MixError that names them; ``above``: of more than nothing."""
+    takes = f"two shares of a side, 0 {'<' if above else '<='} low <= high <= 1"
+    if not isinstance(shares, (tuple, list)) or len(shares) != 2:
+        raise MixError.of(name, shares, takes)
+    low, high = shares
+    if any(isinstance(share, bool) or not isinstance(share, (int, float)) for share in shares):
+        raise MixError.of(name, shares, takes)
+    if not 0 <= low <= high <= 1 or (above and low == 0):
+        raise MixError.of(name, shares, takes)
+    return float(low), float(high)
+
+
+def draw_partners(
+    x: Tensor, y: Tensor | None, policy: Policy, *, per: Per, between: bool, generator: torch.Generator
+) -> Tensor:
+    """The partner of each sample, (B,); between two batches, the sample of the same place."""
+    if between:
+        return torch.arange(len(x), device=generator.device)
+    return sample_partner(len(x), policy, mutual=per == "pair", labels=y, generator=generator)
+
+
+def draws_of(per: Per, batch_size: int) -> int:
+    """How many masks to draw: one for the batch, else one for each sample (a pair uses one of its two)."""
+    return 1 if per == "batch" else batch_size
+
+
+def mean_of(mask: Tensor) -> Tensor:
+    """The share of each mask (N, 1, ...) that stays, (N,) float32, summed in float64."""
+    if mask.dtype == torch.bool:
+        return (mask.flatten(1).sum(1).double() / mask[0].numel()).float()
+    return mask.flatten(1).mean(1, dtype=torch.float64).float()
+
+
+def plan_of(
+    partner: Tensor,
+    mask: Tensor,
+    lam: Tensor,
+    *,
+    per: Per,
+    between: bool,
+    window: Tensor | None = None,
+) -> MixPlan:
+    """The plan of masks as they were drawn.
+
+    Both members of a pair get the mask at the smaller of their two places. Who has only itself for a partner
+    stays as it is, unless one mask holds for the batch.
+
+    Args:
+        partner: (B,) int64.
+        mask: (B or 1, 1, ...), as many as ``draws_of`` says.
+        lam: Mean of each mask.
+        per: For what a mask holds.
+        between: Partners are of another batch.
+        window: Where partners are resized to, one a mask.
+    """
+    count, own = len(partner), torch.arange(len(partner), device=partner.device)
+    if per == "pair":
+        first = torch.minimum(partner, own)
+        mask, lam, window = mask[first], lam[first], None if window is None else window[first]
+    lam = lam.expand(count).contiguous()
+    plan = MixPlan(partner, lam, mask, None if window is None else window.expand(count, -1).contiguous())
+    if between or (per == "batch" and count > 1):
+        return plan
+    return plan.only(partner != own)

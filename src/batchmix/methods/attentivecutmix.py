@@ -1,0 +1,115 @@
+"""Attentive CutMix: the cells of the partner that a network attends to most are pasted into every image.
+
+How to use: give it the attention of a trained network, a callable from images (B, C, H, W) to maps (B, h, w).
+With a torchvision ResNet-50,
+``body = nn.Sequential(*list(resnet50(weights="DEFAULT").eval().children())[:-2])``, that is
+``AttentiveCutMix(lambda x: body(x).mean(1))``, or a function of that content where the mixer has to be
+pickled. Then ``x, y = mixer(x, y)`` before the model, during training only. The network is called on every
+batch that is mixed, without a graph; keep it in ``eval()``, or its running statistics move.
+Suggested values: ``grid`` 7 and ``cells`` 6, the paper's for images of 224 pixels.
+Technical details: the image is cut into ``grid`` x ``grid`` cells, of which the partner's ``cells`` with the
+largest mean attention are pasted where they were; the label's weight is the exact share of pixels that stay,
+also where the sides are no multiples of ``grid``. An image of fewer pixels than ``grid`` on a side has one
+cell a pixel there. The only randomness is who is whose partner. Departure from the paper: without an
+``attention`` of yours the map is the fine-grained saliency of Montabone and Soto 2010, which needs no
+network. Two batches cannot be mixed ``between`` each other, since a method sees the first of them only.
+Paper: Walawalkar, Shen, Liu and Savvides 2020, Attentive CutMix: An Enhanced Data Augmentation Approach for
+Deep Learning Based Image Classification, arXiv:2003.13048.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from batchmix.core.plan import MixPlan
+from batchmix.core.saliency import Look, fine_grained, maps_of
+from batchmix.core.sampling import Policy, check_choice, sample_partner
+from batchmix.errors import MixError
+from batchmix.mixer import Mixer, MixerOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class AttentiveCutMix(Mixer):
+    """Attentive CutMix of a batch with a shuffled version of itself.
+
+    The most attended cells of sample ``partner[i]`` replace the same cells of sample i; ``lam`` is the share
+    of pixels that stay, ``1 - cells / grid**2`` where ``grid`` divides the sides.
+
+    Args:
+        attention: From images (B, C, H, W) to maps (B, h, w) of any resolution.
+        grid: Cells on each side, >= 1.
+        cells: Number of cells to paste, from 0 to ``grid**2``.
+        partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
+        options: ``p``, ``p_sample``, ``schedule`` and ``seed``, as for ``Mixer``.
+
+    Raises:
+        MixError: If an argument is not of the form above, or the samples are not images.
+
+    Example:
+        >>> mixer = AttentiveCutMix(lambda x: x.mean(1), grid=4, cells=2, partner="roll", seed=0)
+        >>> x, y = mixer(torch.rand(8, 3, 32, 32), torch.randint(10, (8,)))
+        >>> y.lam.unique()
+        tensor([0.8750])
+
+    Source: Walawalkar et al. 2020, arXiv:2003.13048.
+    """
+
+    def __init__(
+        self,
+        attention: Look = fine_grained,
+        *,
+        grid: int = 7,
+        cells: int = 6,
+        partner: Policy = "shuffle",
+        **options: Unpack[MixerOptions],
+    ) -> None:
+        if not callable(attention):
+            raise MixError.of("attention", attention, "a callable from images to maps")
+        if isinstance(grid, bool) or not isinstance(grid, int) or grid < 1:
+            raise MixError.of("grid", grid, "a whole number >= 1")
+        if isinstance(cells, bool) or not isinstance(cells, int) or not 0 <= cells <= grid**2:
+            raise MixError.of("cells", cells, f"a whole number from 0 to grid**2 = {grid**2}")
+        check_choice("partner", partner, get_args(Policy))
+        self.attention = attention
+        self.grid = grid
+        self.cells = cells
+        self.partner = partner
+        super().__init__(**options)
+
+    def sample(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        between: bool = False,
+        generator: torch.Generator,
+        **settings: float,
+    ) -> MixPlan:
+        """Draw partners; the cells are where the partners are attended. See ``Mixer.sample``."""
+        if between:
+            raise MixError("between takes a method that does not look at the images, got AttentiveCutMix")
+        maps = maps_of(self.attention, x, name="attention").to(generator.device)
+        count, (height, width) = len(x), x.shape[2:]
+        partner = sample_partner(count, self.partner, labels=y, generator=generator)
+        attended = self._attended(maps, min(self.grid, height), min(self.grid, width))[partner]
+        row, column = (
+            torch.arange(side, device=maps.device) * cells // side
+            for side, cells in zip((height, width), attended.shape[1:], strict=True)
+        )
+        mask = ~attended[:, row][:, :, column].unsqueeze(1)
+        lam = mask.sum((1, 2, 3)).double().div(height * width).float()
+        own = torch.arange(count, device=generator.device)
+        return MixPlan(partner, lam, mask).only(partner != own)
+
+    def _attended(self, maps: Tensor, rows: int, columns: int) -> Tensor:
+        """The cells of largest mean attention, (B, rows, columns) bool."""
+        means = F.adaptive_avg_pool2d(maps.unsqueeze(1), (rows, columns)).flatten(1)
+        top = means.topk(min(self.cells, rows * columns), dim=1).indices
+        chosen = torch.zeros_like(means, dtype=torch.bool).scatter_(1, top, value=True)
+        return chosen.view(-1, rows, columns)

@@ -1,0 +1,130 @@
+"""C-Mixup: regression targets are mixed with those near them.
+
+How to use: ``x, y = CMixup(2.0, sigma=0.5)(x, y)`` with values ``y`` (B,) or (B, D); the loss stays, such as
+``F.mse_loss(model(x), y)``.
+
+Suggested values: ``alpha`` 0.5 to 2. ``sigma`` is in the units of the labels: start at a tenth to one
+standard deviation of them; a very large one is plain mixup, a very small one mixes with the nearest alone.
+
+Technical details: sample j is the partner of sample i with a probability proportional to
+``exp(-|y[i] - y[j]|**2 / (2*sigma**2))``. Departures from the paper: partners are drawn from the batch and
+not from the whole training set; a sample is not drawn as its own partner, which would leave it unmixed (what
+the others' probabilities are to each other stays the same); each sample has a ``lam`` of its own. Partners
+are not a permutation: one sample can be the partner of several. The draw takes B*B numbers.
+
+Paper: Yao et al. 2022, C-Mixup: Improving Generalization in Regression, arXiv:2210.05775.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from batchmix.core.plan import MixPlan, describe
+from batchmix.core.sampling import check_alpha, check_choice, sample_lam
+from batchmix.errors import MixError
+from batchmix.mixer import Mixer, MixerOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+PerSample = Literal["batch", "sample"]
+
+
+class CMixup(Mixer):
+    """mixup for regression, with partners of a similar label.
+
+    Row i becomes ``lam[i]*x[i] + (1-lam[i])*x[partner[i]]``; the nearer the label of a sample, the likelier
+    it is the partner. Between two batches the partner of sample i is sample i, whatever the labels.
+
+    Args:
+        alpha: Shape of the Beta density, >= 0; 0 mixes nothing.
+        sigma: Bandwidth of the Gaussian kernel, > 0, in the units of the labels.
+        per: A ``lam`` for each ``"sample"``, or for the ``"batch"``.
+        fold: ``lam = max(lam, 1-lam)``.
+        options: ``p``, ``p_sample``, ``schedule`` and ``seed``, as for ``Mixer``.
+
+    Raises:
+        MixError: If an argument is not of the form above, or there are no values ``y`` to choose partners by.
+
+    Example:
+        >>> cmixup = CMixup(alpha=2.0, sigma=0.5, seed=0)
+        >>> x, y = cmixup(torch.rand(4, 5), torch.tensor([0.0, 0.1, 9.0, 9.1]))
+        >>> y.b
+        tensor([0.1000, 0.0000, 9.1000, 9.0000])
+
+    Source: Yao et al. 2022, arXiv:2210.05775, eq. 6 and algorithm 1.
+    """
+
+    takes: ClassVar[str] = "samples with values as targets"
+
+    hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
+
+    def __init__(
+        self,
+        alpha: float = 2.0,
+        *,
+        sigma: float = 1.0,
+        per: PerSample = "sample",
+        fold: bool = False,
+        **options: Unpack[MixerOptions],
+    ) -> None:
+        self.alpha = check_alpha(alpha)
+        if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0 < sigma < math.inf:
+            raise MixError.of("sigma", sigma, "a finite number > 0, in the units of the labels")
+        check_choice("per", per, get_args(PerSample))
+        if not isinstance(fold, bool):
+            raise MixError.of("fold", fold, "True or False")
+        self.sigma = float(sigma)
+        self.per = per
+        self.fold = fold
+        super().__init__(**options)
+
+    def sample(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        between: bool = False,
+        generator: torch.Generator,
+        **settings: float,
+    ) -> MixPlan:
+        """Draw partners by their labels, then weights. See ``Mixer.sample``."""
+        count = len(x)
+        own = torch.arange(count, device=generator.device)
+        partner = own if between else sample_near(y, self.sigma, generator=generator)
+        lam = sample_lam(settings["alpha"], count, per=self.per, fold=self.fold, generator=generator)
+        if not between and count == 1:
+            lam = torch.ones_like(lam)
+        return MixPlan(partner, lam)
+
+
+def sample_near(y: Tensor | None, sigma: float, *, generator: torch.Generator) -> Tensor:
+    """Another sample for each, the likelier the nearer its label.
+
+    The largest of ``log(weight) + Gumbel noise`` is a draw in proportion to the weights, and stays one where
+    every weight is too small for a float.
+
+    Args:
+        y: (B,) or (B, D), floating point.
+        sigma: Bandwidth of the Gaussian kernel.
+        generator: Source of randomness.
+
+    Returns:
+        (B,) int64; the sample itself where there is no other.
+    """
+    if not isinstance(y, Tensor) or y.dim() not in (1, 2) or not y.is_floating_point():
+        raise MixError(
+            "y takes values (B,) or (B, D), floating point, by whose distance partners are chosen, "
+            f"got {describe(y)}"
+        )
+    values = y.to(generator.device, torch.float64).reshape(len(y), -1)
+    # Not by a matrix product: it would lose small distances between large values.
+    distance = torch.cdist(values, values, compute_mode="donot_use_mm_for_euclid_dist")
+    uniform = torch.rand(distance.shape, generator=generator, dtype=torch.float64, device=generator.device)
+    gumbel = -torch.log(-torch.log1p(-uniform).clamp(max=-1e-300))
+    score = gumbel - distance.square() / (2 * sigma**2)
+    return score.fill_diagonal_(-math.inf).argmax(1)

@@ -1,0 +1,196 @@
+"""Energy mixup: waveforms are mixed by how loud they are heard, so that a quiet one is not drowned.
+
+How to use: ``x, y = EnergyMixup(1.0, rate=16000)(x, y)`` on waveforms (B, T) or (B, C, T), during training
+only.
+
+Suggested values: ``alpha`` 1, the paper's uniform draw, and ``partner="other-class"``, as there; ``rate`` is
+the sampling rate in Hz.
+
+Technical details: labels are weighted by ``lam``, waveforms by
+``p = 1 / (1 + 10**((G1 - G2)/20) * (1-lam)/lam)``, where G1 and G2 are the levels of the two in dB, and the
+sum is divided by ``sqrt(p**2 + (1-p)**2)``, which keeps the energy of two sounds that are not correlated. The
+level is the greatest A-weighted one (IEC 61672) of all windows of 0.1 s; without ``rate`` it is that of the
+whole waveform, unweighted. Below -80 dB of full scale all is silence. The plan's mask is p, one number a
+sample, (B, 1), and not ``lam``; ``bm.blend(x, plan)`` alone leaves the division out. Between two batches the
+levels are those of the two samples. Departure from the paper: partners are those of any method here, and not
+always of another class.
+
+Paper: Tokozume et al. 2018, Learning from Between-class Examples for Deep Sound Recognition,
+arXiv:1711.10282.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
+
+import torch
+from torch import Tensor
+
+from batchmix.core.applying import apply_plan
+from batchmix.core.batches import Leaf, check_lengths, leaves_of_pair
+from batchmix.core.blending import blend
+from batchmix.core.plan import MixPlan, as_rows, describe
+from batchmix.core.sampling import Policy, check_alpha, check_choice, sample_lam, sample_partner
+from batchmix.core.targets import MixedTarget
+from batchmix.errors import MixError
+from batchmix.mixer import Mixer, MixerOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+SILENCE = -80.0  # dB
+WINDOW = 0.1  # seconds
+
+
+class EnergyMixup(Mixer):
+    """mixup of waveforms whose weights follow the sound levels.
+
+    Args:
+        alpha: Shape of the Beta density of ``lam``, >= 0; 0 mixes nothing.
+        rate: Sampling rate in Hz, for levels as they are heard; the plain energy of the waveform if left out.
+        fold: ``lam = max(lam, 1-lam)``.
+        partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
+        options: ``p``, ``p_sample``, ``schedule`` and ``seed``, as for ``Mixer``.
+
+    Raises:
+        MixError: If an argument is not of the form above, or samples are not waveforms.
+
+    Example:
+        >>> mixup = EnergyMixup(rate=16000, seed=0)
+        >>> x, y = mixup(torch.randn(4, 1, 8000), torch.tensor([0, 1, 2, 3]))
+        >>> x.shape, len(y)
+        (torch.Size([4, 1, 8000]), 4)
+
+    Source: Tokozume et al. 2018, arXiv:1711.10282, eq. 2 and section 3.3.
+    """
+
+    takes: ClassVar[str] = "waveforms"
+
+    hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        *,
+        rate: float | None = None,
+        fold: bool = False,
+        partner: Policy = "shuffle",
+        **options: Unpack[MixerOptions],
+    ) -> None:
+        self.alpha = check_alpha(alpha)
+        number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+        if rate is not None and not (number and 0 < rate < math.inf):
+            raise MixError.of("rate", rate, "a sampling rate in Hz, > 0")
+        if not isinstance(fold, bool):
+            raise MixError.of("fold", fold, "True or False")
+        check_choice("partner", partner, get_args(Policy))
+        self.rate = rate
+        self.fold = fold
+        self.partner = partner
+        super().__init__(**options)
+
+    def sample(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        between: bool = False,
+        generator: torch.Generator,
+        **settings: float,
+    ) -> MixPlan:
+        """Draw partners, then weights; measure levels. See ``Mixer.sample``."""
+        _check_waveforms(x)
+        count = len(x)
+        own = torch.arange(count, device=generator.device)
+        partner = own if between else sample_partner(count, self.partner, labels=y, generator=generator)
+        lam = sample_lam(settings["alpha"], count, fold=self.fold, generator=generator)
+        if between:
+            return MixPlan(partner, lam)  # the other batch is not known here; `between` adds its levels
+        levels = sound_level(x, self.rate).to(generator.device)
+        lam = torch.where(partner == own, 1.0, lam)
+        return MixPlan(partner, lam, _weights(lam, levels - levels[partner]))
+
+    def between(
+        self, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, MixedTarget]:
+        """Mix two batches of waveforms, sample by sample. See ``Mixer.between``."""
+        (x1, y1), (x2, y2) = first, second
+        check_lengths(leaves_of_pair(x1, y1))
+        check_lengths(leaves_of_pair(x2, y2))
+        if x1.shape != x2.shape:
+            raise MixError(f"second takes samples like the first's, {describe(x1)}, got {describe(x2)}")
+        plan = self._draw(x1, y1, between=True)
+        if plan is None:
+            return x1, MixedTarget(y1, y2, torch.ones(len(y1), device=y1.device))
+        difference = sound_level(x1, self.rate) - sound_level(x2, self.rate)
+        plan = replace(plan, mask=_weights(plan.lam, difference))
+        return _add(x1, plan, x2), MixedTarget(y1, y2, plan.lam)
+
+    def _apply(self, leaves: list[Leaf], plan: MixPlan) -> dict[str, Any]:
+        """Waveforms by their own weights, with their energy kept; everything else by ``lam``."""
+        if plan.mask is None or plan.mask.shape[1:] != (1,):
+            raise MixError(f"plan takes one with a mask (B, 1), got {describe(plan.mask)}")
+        mixed = {leaf.path: apply_plan(leaf, plan.without_mask()) for leaf in leaves if leaf.kind != "input"}
+        for leaf in leaves:
+            if leaf.kind == "input":
+                _check_waveforms(leaf.value)
+                mixed[leaf.path] = _add(leaf.value, plan)
+        return mixed
+
+
+def sound_level(x: Tensor, rate: float | None = None) -> Tensor:
+    """Level of each waveform in dB, relative to a power of 1.
+
+    Args:
+        x: (B, T) or (B, C, T), floating point.
+        rate: Sampling rate in Hz: the greatest level of all windows, A-weighted; that of the whole waveform
+            if left out.
+
+    Returns:
+        (B,) float32, at least -80.
+    """
+    wave = x.detach().float()
+    if rate is None:
+        power = wave.flatten(1).square().mean(1)
+        return (10 * power.log10()).clamp(min=SILENCE)
+    size = min(max(2, round(WINDOW * rate)), wave.shape[-1])
+    shape = torch.hann_window(size, device=x.device)
+    windows = wave.unfold(-1, size, max(1, size // 2)) * shape
+    spectrum = torch.fft.rfft(windows).abs().square()
+    spectrum[..., 1 : (size + 1) // 2] *= 2  # the frequencies below zero
+    heard: Tensor = spectrum @ a_weights(size, rate, x.device) / (size * shape.square().sum())
+    heard = heard.mean(1) if heard.dim() == 3 else heard  # over the channels
+    return (10 * heard.amax(1).log10()).clamp(min=SILENCE)
+
+
+def a_weights(size: int, rate: float, device: torch.device | None = None) -> Tensor:
+    """A-weighting of power at the frequencies of a real FFT, (size//2+1,) float32; 1 at 1 kHz.
+
+    Source: IEC 61672-1:2013, annex E.
+    """
+    square = (torch.arange(size // 2 + 1, device=device) * (rate / size)) ** 2
+    gain = 12194**2 * square**2 / ((square + 20.6**2) * (square + 12194**2))
+    gain = gain / ((square + 107.7**2) * (square + 737.9**2)).sqrt()
+    return (gain * 10 ** (2.0 / 20)) ** 2
+
+
+def _weights(lam: Tensor, difference: Tensor) -> Tensor:
+    """The paper's p, (B, 1): as a sigmoid, which is finite for ``lam`` 0 and 1."""
+    return torch.sigmoid(torch.logit(lam) - difference.to(lam.device) * (math.log(10) / 20)).unsqueeze(1)
+
+
+def _add(x: Tensor, plan: MixPlan, other: Tensor | None = None) -> Tensor:
+    """The two waveforms by their weights, divided by the length of the two weights; rounded once."""
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    mixed = blend(x.to(wide), plan, other=None if other is None else other.to(wide))
+    weight = (plan.lam.unsqueeze(1) if plan.mask is None else plan.mask).double()
+    length = (weight.square() + (1 - weight).square()).sqrt().to(mixed.dtype)
+    mixed = mixed / as_rows(length.squeeze(1), mixed.dim())
+    return mixed.to(x.dtype)
+
+
+def _check_waveforms(x: Tensor) -> None:
+    if x.dim() not in (2, 3) or not x.is_floating_point() or not x.shape[-1]:
+        raise MixError(f"x takes waveforms (B, T) or (B, C, T), floating point, got {describe(x)}")

@@ -1,0 +1,337 @@
+"""MixCollate: workers do the mixing, and the batches are those of a loader without workers."""
+
+from __future__ import annotations
+
+import copy
+import io
+import itertools
+import pickle
+import time
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from batchmix import MixedTarget, MixError, Mixup, off_after
+from batchmix.choice import Choice
+from batchmix.collate import MixCollate
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
+
+needs_fork = pytest.mark.skipif(
+    "fork" not in torch.multiprocessing.get_all_start_methods(), reason="starts its workers by fork"
+)
+
+
+class Numbers(Dataset[tuple[Tensor, int]]):
+    """Sample i is the image full of i, of class i."""
+
+    def __init__(self, count: int = 19) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.full((1, 2, 2), float(index)), index
+
+
+def loader_of(
+    collate: MixCollate, *, workers: int = 0, persistent: bool = False, **options: Any
+) -> DataLoader:
+    """Five batches: four of 4 samples and one of 3."""
+    return DataLoader(
+        Numbers(),
+        options.pop("batch_size", 4),
+        num_workers=workers,
+        persistent_workers=persistent,
+        collate_fn=collate,
+        **options,
+    )
+
+
+def mixup(**options: Any) -> Mixup:
+    return Mixup(1.0, partner="derangement", fold=False, seed=0, **options)
+
+
+def seen(batch: tuple[Tensor, MixedTarget]) -> tuple[list, ...]:
+    x, (a, b, lam) = batch
+    torch.testing.assert_close(x[:, 0, 0, 0], lam * a + (1 - lam) * b)
+    return x[:, 0, 0, 0].tolist(), a.tolist(), b.tolist(), lam.tolist()
+
+
+def epochs(collate: MixCollate, count: int = 2, **options: Any) -> list[tuple[list, ...]]:
+    loader = loader_of(collate, **options)
+    return [seen(batch) for _ in range(count) for batch in collate.epoch(loader)]
+
+
+def lams(rows: list[tuple[list, ...]]) -> list[list[float]]:
+    return [row[3] for row in rows]
+
+
+def mixes(row: tuple[list, ...]) -> bool:
+    return row[3] != [1.0] * len(row[3])
+
+
+@pytest.fixture(scope="module")
+def without_workers() -> list[tuple[list, ...]]:
+    return epochs(MixCollate(mixup()))
+
+
+# Where nobody else works
+
+
+def test_the_batches_are_those_of_the_mixer_itself(without_workers: list) -> None:
+    mixer, batches = mixup(), [range(i, min(i + 4, 19)) for i in range(0, 19, 4)] * 2
+    for row, batch in zip(without_workers, batches, strict=True):
+        y = torch.tensor(list(batch))
+        x, target = mixer(y.float().view(-1, 1, 1, 1), y)
+        assert row == seen((x, target))
+    assert len({tuple(row) for row in lams(without_workers)}) == 10
+
+
+def test_without_workers_no_word_is_needed() -> None:
+    collate = MixCollate(mixup(schedule=off_after(7)))
+    loader = loader_of(collate)
+    rows = [seen(batch) for _ in range(2) for batch in loader]
+    assert [mixes(row) for row in rows] == [True] * 7 + [False] * 3
+    assert collate.step == 10
+
+
+def test_the_batch_keeps_its_structure() -> None:
+    samples = [{"image": torch.rand(3, 4, 4), "label": 1, "name": "a"}] * 3
+    batch = MixCollate(mixup(), kinds={"name": "pass"})(samples)
+    assert list(batch) == ["image", "label", "name"]
+    assert isinstance(batch["label"], MixedTarget)
+    assert batch["name"] == ["a", "a", "a"]
+    pair = MixCollate(mixup(), collate_fn=lambda rows: tuple(map(torch.stack, zip(*rows, strict=True))))(
+        [(torch.rand(2), torch.tensor(i)) for i in range(3)]
+    )
+    assert type(pair) is tuple
+
+
+# Workers
+
+
+@needs_fork
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_yield_what_none_yield(workers: int, persistent: bool, without_workers: list) -> None:
+    assert epochs(MixCollate(mixup()), workers=workers, persistent=persistent) == without_workers
+
+
+@pytest.mark.parametrize("method", ["spawn"])
+def test_spawned_workers_too(method: str, without_workers: list) -> None:
+    collate = MixCollate(mixup())
+    assert epochs(collate, workers=2, persistent=True, multiprocessing_context=method) == without_workers
+
+
+@needs_fork
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("stop", [0, 1, 7, 10])
+def test_a_schedule_ends_at_the_very_batch_it_names(stop: int, persistent: bool) -> None:
+    collate = MixCollate(mixup(schedule=off_after(stop)))
+    rows = epochs(collate, workers=2, persistent=persistent)
+    assert [mixes(row) for row in rows] == [True] * stop + [False] * (10 - stop)
+
+
+@needs_fork
+def test_batches_of_one_sample_stay_as_they_are() -> None:
+    rows = epochs(MixCollate(mixup()), count=1, workers=2, batch_size=1)
+    assert [row[0] for row in rows] == [[float(i)] for i in range(19)]
+    assert not any(map(mixes, rows))
+
+
+@needs_fork
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True), (3, True)])
+def test_a_pass_that_is_left_early_goes_on_at_the_batch_that_arrived_last(
+    workers: int, persistent: bool, without_workers: list
+) -> None:
+    collate = MixCollate(mixup())
+    loader = loader_of(collate, workers=workers, persistent=persistent, batch_size=2)
+    drawn: list = []
+    for taken in (1, 1, 2, 1):  # the workers are far ahead of each
+        drawn += [seen(batch) for batch in itertools.islice(collate.epoch(loader), taken)]
+        assert collate.step == len(drawn)
+    drawn += [seen(batch) for batch in collate.epoch(loader)]
+    alone = mixup()
+    for row in drawn:
+        _, target = alone(torch.zeros(len(row[3]), 1), torch.zeros(len(row[3]), dtype=torch.long))
+        assert row[3] == target.lam.tolist()
+    assert len(drawn) == 15
+
+
+class SlowAt4(Numbers):
+    """Sample 4, the first of the second worker, takes its time."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        time.sleep(0.2 if index == 4 else 0)
+        return super().__getitem__(index)
+
+
+@needs_fork
+def test_a_worker_that_lags_behind_a_whole_pass_finds_its_place(without_workers: list) -> None:
+    collate = MixCollate(mixup())
+    loader = DataLoader(SlowAt4(), 4, num_workers=2, persistent_workers=True, collate_fn=collate)
+    list(collate.epoch(loader))
+    next(collate.epoch(loader))
+    collate.step = 0
+    assert [seen(batch) for batch in collate.epoch(loader)] == without_workers[:5]
+
+
+@needs_fork
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (1, True), (2, False), (2, True)])
+def test_mixing_can_be_switched_off_and_on_for_whole_epochs(
+    workers: int, persistent: bool, without_workers: list
+):
+    collate = MixCollate(mixup())
+    loader = loader_of(collate, workers=workers, persistent=persistent)
+    for on in (True, False, True):
+        collate.enabled = on
+        rows = [seen(batch) for batch in collate.epoch(loader)]
+        assert [mixes(row) for row in rows] == [on] * 5
+    assert collate.step == 15
+    alone = mixup()
+    alone.step = 10
+    assert rows[0][3] == alone.plan(torch.zeros(4, 1)).lam.tolist()
+    assert alone.p == collate.mixer.p == 1.0
+
+
+@needs_fork
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_run_goes_on_where_its_state_was_taken(persistent: bool, without_workers: list) -> None:
+    first = MixCollate(mixup())
+    loader = loader_of(first, workers=2)
+    stopped = [seen(batch) for batch in itertools.islice(first.epoch(loader), 3)]
+    state = first.state_dict()
+    assert state == {"seed": 0, "step": 3}
+
+    second = MixCollate(Mixup(1.0, partner="derangement", fold=False, seed=99))
+    loader = loader_of(second, workers=2, persistent=persistent, sampler=range(12, 19))
+    if persistent:  # its workers have seen another seed
+        list(second.epoch(loader))
+    second.load_state_dict(state)
+    rest = [seen(batch) for batch in second.epoch(loader)]
+    assert stopped + rest == without_workers[:5]
+
+
+@needs_fork
+@pytest.mark.parametrize("persistent", [False, True])
+def test_assigning_the_step_announces_a_pass_too(persistent: bool, without_workers: list) -> None:
+    collate = MixCollate(mixup())
+    loader, rows = loader_of(collate, workers=2, persistent=persistent), []
+    for epoch in range(2):
+        collate.step = epoch * len(loader)
+        rows += [seen(batch) for batch in loader]
+    assert rows == without_workers
+
+
+@needs_fork
+@pytest.mark.parametrize("persistent", [False, True])
+def test_without_a_word_workers_and_epochs_draw_apart(persistent: bool) -> None:
+    for announced in (False, True):  # the second time the first epoch only
+        collate = MixCollate(mixup())
+        if announced:
+            collate.step = 0
+        loader = loader_of(collate, workers=2, persistent=persistent)
+        rows = [seen(batch) for _ in range(2) for batch in loader]
+        assert all(map(mixes, rows))
+        assert len({tuple(row) for row in lams(rows)}) == 10
+
+
+@needs_fork
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_schedule_in_workers_asks_for_the_count(inside: bool) -> None:
+    scheduled = mixup(schedule=off_after(3))
+    collate = MixCollate(Choice({scheduled: 1.0}) if inside else scheduled)
+    with pytest.raises(MixError, match=r"iterate with `for batch in collate.epoch\(loader\)`"):
+        list(loader_of(collate, workers=1))
+
+
+@needs_fork
+def test_the_largest_seed_reaches_the_workers() -> None:
+    draws = []
+    for workers in (0, 2):
+        collate = MixCollate(Mixup(1.0, seed=2**64 - 1))
+        draws.append(lams(epochs(collate, workers=workers)))
+    assert draws[0] == draws[1]
+
+
+@needs_fork
+def test_an_iterable_dataset_keeps_the_draws_of_a_pass_apart() -> None:
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            info = torch.utils.data.get_worker_info()
+            return ((torch.rand(1, 2, 2), i) for i in range(8 if info.id else 20))
+
+    collate = MixCollate(mixup())
+    loader = DataLoader(Stream(), 4, num_workers=2, collate_fn=collate)
+    drawn = [tuple(batch[1].lam.tolist()) for batch in collate.epoch(loader)]
+    assert len(drawn) == 7
+    assert len(set(drawn)) == 7
+
+
+@pytest.mark.gpu
+def test_batches_arrive_in_pinned_memory() -> None:
+    collate = MixCollate(mixup())
+    x, target = next(iter(loader_of(collate, workers=1, pin_memory=True)))
+    assert x.is_pinned()
+    assert all(part.is_pinned() for part in target)
+
+
+# As a value
+
+
+def test_a_copy_is_on_its_own(without_workers: list) -> None:
+    for copied in (lambda c: pickle.loads(pickle.dumps(c)), copy.deepcopy):
+        collate = MixCollate(mixup())
+        twin = copied(collate)
+        collate.enabled = False
+        assert epochs(twin, workers=2) == without_workers
+        assert collate.step == 0
+
+
+def test_torch_saves_and_loads_it(without_workers: list) -> None:
+    file = io.BytesIO()
+    torch.save(MixCollate(mixup()), file)
+    file.seek(0)
+    assert epochs(torch.load(file, weights_only=False), workers=2) == without_workers
+
+
+def test_global_generators_stay(unmoved_global_rng: None) -> None:
+    MixCollate(mixup())([Numbers()[i] for i in range(4)])
+
+
+# Wrong calls
+
+
+def test_wrong_calls_say_what_they_take() -> None:
+    collate = MixCollate(mixup())
+    wrong = [
+        (lambda: MixCollate(0.4), "mixer takes a method such as Mixup(0.4), got float 0.4"),
+        (lambda: MixCollate(mixup(), 3), "collate_fn takes a callable of a list of samples, got 3"),
+        (
+            lambda: MixCollate(Mixup(seed=2**64)),
+            "seed takes a number below 2**64, to reach DataLoader workers",
+        ),
+        (lambda: setattr(collate, "enabled", 1), "enabled takes True or False, got 1"),
+        (lambda: setattr(collate, "step", -1), "step takes a whole number >= 0, got -1"),
+        (
+            lambda: list(collate.epoch(DataLoader(Numbers()))),
+            "loader takes a DataLoader with collate_fn=this",
+        ),
+        (lambda: collate.load_state_dict({"seed": 2**70, "step": 3}), "seed takes a number below 2**64"),
+        (
+            lambda: collate([(torch.zeros(3, 2, 2, dtype=torch.uint8), 0)] * 2),
+            "x takes floating point samples",
+        ),
+    ]
+    for call, message in wrong:
+        with pytest.raises(MixError) as caught:
+            call()
+        assert str(caught.value).startswith(message)
+        assert "\n" not in str(caught.value)
+    assert collate.state_dict() == {"seed": 0, "step": 0}
