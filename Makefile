@@ -37,13 +37,14 @@ records: .venv/.installed ## train the five seeds with and without mixup, one af
 results: .venv/.installed ## make the README's table of results anew from results/
 	.venv/bin/batchmix results results/*.jsonl --write README.md
 
-pictures: .venv/.installed ## draw docs/pictures anew
+pictures: .venv/.installed ## draw docs/pictures and write docs/methods.md anew
 	.venv/bin/batchmix show --out docs/pictures $(ARGS)
+	.venv/bin/batchmix show all --out docs/pictures --page docs/methods.md $(ARGS)
 
 constraints: .venv/.installed-dev ## renew constraints.txt; lines marked '# held:' stay
 	sed -n '/# held:/p' constraints.txt > .venv/held.txt
 	$(PIP) install --quiet --dry-run --ignore-installed --report .venv/resolved.json \
-	  --constraint .venv/held.txt pip -e '.[cli]' --group dev
+	  --constraint .venv/held.txt pip -e '.[all]' --group dev
 	.venv/bin/python -c "$$WRITE_CONSTRAINTS"
 
 clean: ## remove .venv, caches and build products; data and runs stay
@@ -65,7 +66,7 @@ clean: ## remove .venv, caches and build products; data and runs stay
 # pip that fails (no network, say) leaves the runtime usable; pip that is killed does not get to put it back.
 .venv/.installed-dev: .venv/.installed
 	@mv .venv/.installed .venv/.was-installed
-	$(PIP) install --constraint constraints.txt --group dev; \
+	$(PIP) install --constraint constraints.txt -e '.[all]' --group dev; \
 	  status=$$?; mv .venv/.was-installed .venv/.installed; exit $$status
 	@touch $@
 

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-
-os.environ.setdefault("KERAS_BACKEND", "torch")  # read by keras when it is first imported
-sys.path.insert(0, str(Path(__file__).parent / "shim"))
-import torchvision_ops  # noqa: F401  (torchvision beside a CPU build of torch; its docstring says how)
 
 import numpy as np
 import pytest

@@ -1,8 +1,8 @@
 """Lets torchvision's wheel import beside a CPU build of torch, by declaring two operators it cannot load.
 
-conftest.py imports it for the tests themselves; processes that a test starts with this folder on PYTHONPATH
-have it from sitecustomize.py. No test calls the two operators. Where torchvision imports as it is, nothing is
-done.
+The conftest.py at the root imports it for the tests themselves; processes that a test starts with this folder
+on PYTHONPATH have it from sitecustomize.py. No test calls the two operators. Where torchvision imports as it
+is, nothing is done.
 """
 
 import importlib.util

@@ -1,0 +1,11 @@
+"""Before any test or docstring example: what the frameworks need to be importable on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "torch")  # read by keras when it is first imported
+sys.path.insert(0, str(Path(__file__).parent / "tests" / "shim"))
+import torchvision_ops  # noqa: F401  (torchvision beside a CPU build of torch; its docstring says how)

@@ -1,0 +1,77 @@
+"""Ignite: mixing as the ``prepare_batch`` of a supervised trainer.
+
+    from batchmix.adapters.ignite import mixup_batch
+    trainer = create_supervised_trainer(model, optimizer, loss_fn, prepare_batch=mixup_batch())
+
+Where is the batch intercepted? In ``prepare_batch``, the step's own first act: after the batch was moved to
+the device, before the model sees it. ``engine.state.batch`` stays the batch as it was loaded.
+
+How is the loss reached? ``loss_fn`` gets the MixedTarget as its ``y``: torch's losses take it as it stands,
+any other one is wrapped, ``batchmix.MixUpLoss(loss_fn)``. The same holds for ``output_transform``, which
+counts a training accuracy as ``y.expected_accuracy(y_pred)``; Ignite's metrics take plain targets only.
+
+How is evaluation left untouched? An evaluator has a ``prepare_batch`` of its own. One that was handed to both
+is safe too: where no gradient is recorded, as in every evaluator, it mixes nothing.
+
+A mixer has ``state_dict``, so that ``Checkpoint({"trainer": trainer, "model": model, "mixer": mixer}, ...)``
+resumes the draws with the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from batchmix.errors import MixError, needs
+from batchmix.methods.mixup import Mixup
+from batchmix.mixer import Mixer
+
+with needs("ignite"):
+    from ignite.utils import convert_tensor
+
+__all__ = ["mixup_batch"]
+
+PrepareBatch = Callable[..., tuple[Any, Any]]
+
+
+def mixup_batch(mixer: Mixer | None = None, *, prepare_batch: PrepareBatch | None = None) -> PrepareBatch:
+    """What ``create_supervised_trainer`` and ``supervised_training_step`` take as ``prepare_batch``.
+
+    Args:
+        mixer: Draws and mixes; ``Mixup(0.4)`` if left out.
+        prepare_batch: Your own, called as ``prepare_batch(batch, device=..., non_blocking=...)``; what it
+            returns, ``(x, y)``, is mixed. If left out, the pair is moved to the device, which is what Ignite
+            does.
+
+    Returns:
+        A callable of ``(batch, device, non_blocking)`` that returns the mixed samples and their MixedTarget,
+        or ``(x, y)`` unmixed where no gradient is recorded.
+
+    Raises:
+        MixError: If an argument is not of the form above.
+    """
+    mixer = Mixup(0.4) if mixer is None else mixer
+    prepare = _to_device if prepare_batch is None else prepare_batch
+    if not isinstance(mixer, Mixer):
+        raise MixError.of("mixer", mixer, "a Mixer, such as Mixup(0.4)")
+    if not callable(prepare):
+        raise MixError.of("prepare_batch", prepare, "a callable of batch, device and non_blocking")
+
+    def prepare_mixed(
+        batch: Any, device: torch.device | str | None = None, non_blocking: bool = False
+    ) -> tuple[Any, Any]:
+        x, y = prepare(batch, device=device, non_blocking=non_blocking)
+        return mixer(x, y) if torch.is_grad_enabled() else (x, y)
+
+    return prepare_mixed
+
+
+def _to_device(batch: Any, device: torch.device | str | None, non_blocking: bool) -> tuple[Any, Any]:
+    """What Ignite does with a batch unless it is told otherwise."""
+    x, y = batch
+    return (
+        convert_tensor(x, device=device, non_blocking=non_blocking),
+        convert_tensor(y, device=device, non_blocking=non_blocking),
+    )

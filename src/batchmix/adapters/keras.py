@@ -1,0 +1,253 @@
+"""Keras 3: a ``PyDataset`` of mixed batches, for any backend.
+
+    from batchmix.adapters.keras import MixUpDataset
+    model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    model.fit(MixUpDataset(x, y, num_classes=10), validation_data=(x_val, to_categorical(y_val, 10)))
+
+Where is the batch intercepted? In the data that ``fit`` reads, on the host: batches are mixed as torch
+tensors and handed on as NumPy arrays, whatever the backend computes with.
+
+How is the loss reached? Keras losses take arrays, so a mixed target arrives as probabilities, (B,
+num_classes): losses of probabilities take them, ``CategoricalCrossentropy`` and its focal form for instance,
+and those of class ids (``SparseCategoricalCrossentropy``) do not. Float targets (one-hot, multi-hot, values)
+are blended: for a loss that is linear in its target that is the mixed loss, for squared error it has the same
+gradient.
+
+How is evaluation left untouched? Validation data do not pass here. The loss wants them as probabilities too:
+``keras.utils.to_categorical``, or for a data set ``MixUpDataset(data, mixer=batchmix.Mixup(0),
+num_classes=10)``, since alpha 0 mixes nothing. The metric ``"accuracy"`` compares with the label of larger
+weight during training; in validation it is the plain accuracy.
+
+Batches are read one after another, in the process that trains. Where reading is slow, give it to a torch
+``DataLoader`` with workers: it loads for every backend, and the mixing is done here, where its draws are in
+order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from batchmix.core.plan import describe
+from batchmix.core.targets import MixedTarget
+from batchmix.errors import MixError, needs
+from batchmix.methods.mixup import Mixup
+from batchmix.mixer import Mixer
+
+with needs("keras"):
+    import keras
+
+__all__ = ["MixUpDataset"]
+
+
+class MixUpDataset(keras.utils.PyDataset):
+    """Mixed batches of arrays, or of a data set.
+
+    ``mixer.state_dict()`` at the end of an epoch is all that has to be kept to resume the same draws.
+
+    Args:
+        x: Samples (N, ...) as an array or tensor, or several in a list, tuple or dict; or a ``PyDataset``, a
+            torch ``DataLoader`` or another sized iterable, of batches ``(x, y)``.
+        y: Targets of the arrays ``x``: class ids (N,) or (N, 1), or floats: probabilities or values.
+        mixer: Draws and mixes; ``Mixup(0.4)`` if left out.
+        num_classes: K, where targets are class ids.
+        batch_size: Of arrays; 32 if left out. A data set has its own.
+        shuffle: Whether arrays are read in another order each epoch, drawn from the mixer's seed and step.
+            (The ``shuffle`` of ``fit`` changes the order of whole batches.)
+        data_format: ``"channels_last"`` or ``"channels_first"``, of images;
+        ``keras.config.image_data_format()``
+            if left out.
+
+    Raises:
+        MixError: If an argument is not of the form above.
+
+    Example:
+        >>> images, labels = torch.rand(10, 8, 8, 3), torch.arange(10) % 3
+        >>> data = MixUpDataset(images, labels, mixer=Mixup(0.4, seed=0), num_classes=3, batch_size=4)
+        >>> x, y = data[0]
+        >>> len(data), x.shape, y.shape
+        (3, (4, 8, 8, 3), (4, 3))
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        mixer: Mixer | None = None,
+        num_classes: int | None = None,
+        batch_size: int | None = None,
+        shuffle: bool = True,
+        data_format: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.mixer = Mixup(0.4) if mixer is None else mixer
+        if not isinstance(self.mixer, Mixer):
+            raise MixError.of("mixer", mixer, "a Mixer, such as Mixup(0.4)")
+        if num_classes is not None and not _is_count(num_classes):
+            raise MixError.of("num_classes", num_classes, "a whole number >= 1, or None for float targets")
+        self.num_classes = num_classes
+        self.data_format = keras.config.image_data_format() if data_format is None else data_format
+        if self.data_format not in ("channels_last", "channels_first"):
+            raise MixError.of("data_format", data_format, "'channels_last' or 'channels_first'")
+        self.source = _source(x, y, batch_size, shuffle, self.mixer)
+        self._looked_at: int | None = None
+        self._before_first_epoch = True
+
+    @property
+    def num_batches(self) -> int | None:
+        """Batches an epoch; None for an infinite data set."""
+        number: int | None = self.source.num_batches
+        return number
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        if self.num_batches is None:
+            raise TypeError("an infinite data set has no length")
+        return self.num_batches
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        """Batch ``index``, mixed by the mixer's next draw: samples and targets as NumPy arrays.
+
+        Raises:
+            MixError: If the batch is not ``(x, y)``, or the mixer does not take it.
+        """
+        batch = self.source[index]
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else describe(batch)
+            raise MixError(f"x takes a data set of batches (x, y), without sample weights, got {got}")
+        x, y = (keras.tree.map_structure(_tensor, part) for part in batch)
+        mixed, target = self.mixer(keras.tree.map_structure(self._channels_first, x), y)
+        mixed = keras.tree.map_structure(self._channels_back, mixed)
+        return keras.tree.map_structure(Tensor.numpy, mixed), keras.tree.map_structure(self._dense, target)
+
+    def on_epoch_begin(self) -> None:
+        """Called by Keras."""
+        if self._before_first_epoch:
+            self._looked_at = self.mixer.step
+        self.source.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        """Called by Keras after an epoch, and once before the first.
+
+        What comes before the first is a look at a batch or two, to build a model that is not built yet.
+        Training starts at the same draw with and without it.
+        """
+        self.source.on_epoch_end()
+        if self._before_first_epoch and self._looked_at is not None:
+            self.mixer.step = self._looked_at
+        self._before_first_epoch = False
+
+    def _channels_first(self, x: Any) -> Any:
+        """A view with the positions behind the channels, which is where methods with boxes look for them."""
+        return x.movedim(-1, 1) if self.data_format == "channels_last" and x.dim() > 3 else x
+
+    def _channels_back(self, x: Any) -> Any:
+        return x.movedim(1, -1) if self.data_format == "channels_last" and x.dim() > 3 else x
+
+    def _dense(self, target: Any) -> Any:
+        if not isinstance(target, MixedTarget):  # what the mixer hands on as it is
+            return target.numpy() if isinstance(target, Tensor) else target
+        if target.dtype.is_floating_point:
+            flat = target.map(lambda part: part.reshape(len(part), -1))
+            return flat.dense(flat.shape[1]).reshape(target.shape).numpy()
+        if self.num_classes is None:
+            raise MixError.of("num_classes", None, "the number of classes where targets are class ids")
+        if len(target.shape) == 2 and target.shape[1] == 1:
+            target = target.view(-1)
+        return target.dense(self.num_classes).numpy()
+
+
+class _Arrays:
+    """Arrays cut into batches, in an order that a seed and a step determine."""
+
+    def __init__(self, x: Any, y: Any, batch_size: int, shuffle: bool, mixer: Mixer) -> None:
+        self.parts = keras.tree.map_structure(_tensor, (x, y))
+        lengths = {len(part) for part in keras.tree.flatten(self.parts)}
+        if len(lengths) != 1:
+            raise MixError(f"y takes as many targets as x has samples, got lengths {sorted(lengths)}")
+        self.size, self.batch_size, self.shuffle, self.mixer = lengths.pop(), batch_size, shuffle, mixer
+        if not self.size:
+            raise MixError("x takes at least one sample, got none")
+        self.num_batches = math.ceil(self.size / batch_size)
+        self.order = torch.arange(self.size)
+        self.on_epoch_begin()
+
+    def on_epoch_begin(self) -> None:
+        if self.shuffle:
+            place = f"{self.mixer.seed}/order/{self.mixer.step}".encode()
+            seed = int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "big") >> 1
+            self.order = torch.randperm(self.size, generator=torch.Generator().manual_seed(seed))
+
+    def on_epoch_end(self) -> None:
+        pass
+
+    def __getitem__(self, index: int) -> Any:
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        if not len(rows):
+            raise IndexError(f"batch {index} of {self.num_batches}")
+        return keras.tree.map_structure(lambda part: part[rows], self.parts)
+
+
+class _Stream:
+    """A sized iterable of batches, read in its own order."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.num_batches = len(loader)
+        self.batches: Iterator[Any] = iter(())
+
+    def on_epoch_begin(self) -> None:
+        self.batches = iter(())
+
+    on_epoch_end = on_epoch_begin
+
+    def __getitem__(self, index: int) -> Any:
+        for batch in self.batches:
+            return batch
+        self.batches = iter(self.loader)
+        return next(self.batches)
+
+
+def _source(x: Any, y: Any, batch_size: Any, shuffle: Any, mixer: Mixer) -> Any:
+    """Something with ``[index]``, ``num_batches``, ``on_epoch_begin`` and ``on_epoch_end``."""
+    is_dataset = isinstance(x, keras.utils.PyDataset)
+    if y is not None and not is_dataset:
+        size = 32 if batch_size is None else batch_size
+        if not _is_count(size):
+            raise MixError.of("batch_size", batch_size, "a whole number >= 1")
+        if not isinstance(shuffle, bool):
+            raise MixError.of("shuffle", shuffle, "True or False")
+        return _Arrays(x, y, size, shuffle, mixer)
+    if y is not None:
+        raise MixError("y takes nothing where x is a data set, which brings its targets")
+    if batch_size is not None:
+        raise MixError.of("batch_size", batch_size, "nothing where x is a data set, which has its own")
+    if is_dataset:
+        if x.workers > 1 or x.use_multiprocessing:
+            raise MixError(
+                "x takes a PyDataset with workers=1, which is read in order, "
+                f"got workers={x.workers}, use_multiprocessing={x.use_multiprocessing}: "
+                "for loading in parallel give a torch DataLoader with num_workers"
+            )
+        return x
+    if isinstance(x, (Tensor, tuple, list, dict)) or hasattr(x, "__array__"):
+        raise MixError("y takes the targets where x is arrays, got None")
+    if not (hasattr(x, "__iter__") and hasattr(x, "__len__")):
+        raise MixError.of(
+            "x", x, "arrays, a PyDataset, a torch DataLoader or another sized iterable of (x, y)"
+        )
+    return _Stream(x)
+
+
+def _tensor(part: Any) -> Tensor:
+    return torch.as_tensor(part, device="cpu")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

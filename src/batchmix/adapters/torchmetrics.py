@@ -1,0 +1,131 @@
+"""torchmetrics: accuracy of mixed batches, and any metric on their dominant labels.
+
+    from batchmix.adapters.torchmetrics import DominantLabel, MixedAccuracy
+    metrics = MetricCollection({
+        "accuracy": MixedAccuracy(),                              # each label counts with its weight
+        "f1": DominantLabel(MulticlassF1Score(num_classes=10)),   # each sample counts for its larger label
+    })
+    metrics.update(logits, target)
+
+Where is the batch intercepted? It is not: whatever mixed it hands its MixedTarget to ``update`` or
+``forward``.
+
+How is the loss reached? It is not: these are metrics. ``MixedAccuracy`` is ``batchmix.expected_accuracy``
+over all that was seen. There is no such exact form for metrics that are not means over samples (F1, AUROC);
+those have the dominant label, under which a mix of 0.6 and 0.4 counts like an unmixed sample.
+
+How is evaluation left untouched? Plain targets go through as they are: ``MixedAccuracy`` is then the plain
+accuracy, and ``DominantLabel`` the metric that it wraps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from batchmix.core.metrics import expected_accuracy
+from batchmix.core.targets import MixedTarget
+from batchmix.errors import MixError, needs
+
+with needs("torchmetrics"):
+    from torchmetrics import Metric, MetricCollection
+    from torchmetrics.wrappers.abstract import WrapperMetric
+
+__all__ = ["DominantLabel", "MixedAccuracy"]
+
+
+class MixedAccuracy(Metric):
+    """Share of correct predictions; for a mixed target each of the two labels counts with its weight.
+
+    Its state is a sum and a count, so that it adds up over batches and over processes.
+
+    Args:
+        kwargs: Those of ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = MixedAccuracy()
+        >>> target = MixedTarget(torch.tensor([0, 1]), torch.tensor([1, 2]), torch.tensor([0.75, 1.0]))
+        >>> metric.update(torch.eye(3)[[0, 1]], target)
+        >>> metric.compute()
+        tensor(0.8750)
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    correct: Tensor
+    total: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("correct", default=torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("total", default=torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: MixedTarget | Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            preds: Logits or probabilities, (B, K) or (B, K, ...).
+            target: Class ids, mixed or plain, (B) or (B, ...).
+
+        Raises:
+            MixError: If the shapes do not fit, or the targets are not class ids.
+        """
+        count = target.shape.numel()
+        self.correct += expected_accuracy(preds, target) * count
+        self.total += count
+
+    def compute(self) -> Tensor:
+        """0-d float32 in [0, 1]."""
+        return self.correct / self.total
+
+
+class DominantLabel(WrapperMetric):
+    """Any metric that wants plain targets, on the label of larger weight of mixed ones.
+
+    Args:
+        metric: The metric, or a ``MetricCollection``.
+        kwargs: Those of ``torchmetrics.Metric``.
+
+    Raises:
+        MixError: If ``metric`` is not a metric.
+
+    Example:
+        >>> from torchmetrics.classification import MulticlassAccuracy
+        >>> metric = DominantLabel(MulticlassAccuracy(num_classes=3, average="micro"))
+        >>> target = MixedTarget(torch.tensor([0, 1]), torch.tensor([1, 2]), torch.tensor([0.75, 1.0]))
+        >>> metric(torch.eye(3)[[0, 1]], target)
+        tensor(1.)
+    """
+
+    def __init__(self, metric: Metric | MetricCollection, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(metric, (Metric, MetricCollection)):
+            raise MixError.of("metric", metric, "a torchmetrics.Metric or MetricCollection")
+        self.metric = metric
+
+    def update(self, preds: Any, target: MixedTarget | Tensor, *args: Any, **kwargs: Any) -> None:
+        """Update the metric; ``preds`` and the rest as it takes them."""
+        self.metric.update(preds, _plain(target), *args, **kwargs)
+
+    def forward(self, preds: Any, target: MixedTarget | Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Update the metric, and return its value for this batch."""
+        return self.metric(preds, _plain(target), *args, **kwargs)
+
+    def compute(self) -> Any:
+        """The metric's value for all that was seen."""
+        return self.metric.compute()
+
+    def reset(self) -> None:
+        """Reset the metric."""
+        self.metric.reset()
+        super().reset()
+
+
+def _plain(target: Any) -> Any:
+    return target.dominant if isinstance(target, MixedTarget) else target

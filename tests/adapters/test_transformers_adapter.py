@@ -1,0 +1,589 @@
+"""The adapter in the real Trainer: models with losses of their own, resuming, evaluation, wrong use."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from plain_loop import CLASSES, make_samples
+from run_with_transformers import ModelWithLoss, RecordingTrainer, arguments
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from transformers import (
+    AutoModelForImageClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    ConvNextV2Config,
+    Dinov2Config,
+    PreTrainedConfig,
+    ResNetConfig,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    Trainer,
+    TrainerCallback,
+    ViTConfig,
+)
+
+import batchmix as bm
+from batchmix.adapters.transformers import mixup
+
+LR = 0.1
+Sample = dict[str, Tensor]
+
+RESNET = ResNetConfig(
+    embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", num_labels=CLASSES
+)
+VIT = ViTConfig(
+    hidden_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=16,
+    image_size=8,
+    patch_size=4,
+    num_labels=CLASSES,
+)
+CONVNEXT = ConvNextV2Config(hidden_sizes=[4, 8], depths=[1, 1], num_stages=2, num_labels=CLASSES)
+DINO = Dinov2Config(
+    hidden_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    image_size=8,
+    patch_size=4,
+    num_labels=CLASSES,
+)
+CONFIGS = {"resnet": RESNET, "vit": VIT, "convnextv2": CONVNEXT, "dinov2": DINO}
+
+
+class Samples(Dataset):
+    """Columns of equal length, one dict a sample."""
+
+    def __init__(self, **columns: Tensor) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, index: int) -> Sample:
+        return {key: column[index] for key, column in self.columns.items()}
+
+    def batches(self, size: int = 8) -> list[Sample]:
+        parts = zip(*(column.split(size) for column in self.columns.values()), strict=True)
+        return [dict(zip(self.columns, part, strict=True)) for part in parts]
+
+
+def samples(count: int = 21, seed: int = 1, labels: Callable[[Tensor], Tensor] = lambda y: y) -> Samples:
+    x, y = make_samples(count, seed)
+    return Samples(pixel_values=x, labels=labels(y))
+
+
+def build(config: PreTrainedConfig, **changes: Any) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = copy.deepcopy(config)
+        for name, value in changes.items():
+            setattr(config, name, value)
+        return AutoModelForImageClassification.from_config(config)
+
+
+def constant(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+
+
+def make_trainer(
+    model: nn.Module,
+    folder: Path,
+    *,
+    kind: type[Trainer] = RecordingTrainer,
+    data: Samples | None = None,
+    **options: Any,
+) -> Any:
+    """A trainer with plain SGD; ``trainer`` in options goes to the Trainer, all else to its arguments."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    return kind(
+        model=model,
+        args=options.pop("args", None) or arguments(str(folder), **options.pop("arguments", {})),
+        train_dataset=samples() if data is None else data,
+        eval_dataset=options.pop("eval_dataset", samples(11, 2)),
+        optimizers=(optimizer, constant(optimizer)),
+        **options,
+    )
+
+
+def plain_losses(
+    model: nn.Module,
+    data: Samples,
+    mixer: bm.Mixer,
+    loss_fn: Callable[..., Tensor] = F.cross_entropy,
+    epochs: int = 2,
+) -> list[float]:
+    """The same training written out, with the loss outside of the model."""
+    optimizer, losses = torch.optim.SGD(model.parameters(), lr=LR), []
+    model.train()
+    for _ in range(epochs):
+        for batch in data.batches():
+            x, y = mixer(batch["pixel_values"], batch["labels"])
+            loss = loss_fn(model(pixel_values=x).logits, y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return losses
+
+
+def test_models_that_compute_their_own_loss_train_as_in_a_plain_loop(tmp_path: Path) -> None:
+    for name, config in CONFIGS.items():
+        trainer = make_trainer(build(config), tmp_path)
+        mixup(trainer, bm.Mixup(0.4, seed=5)).train()
+        wanted = plain_losses(build(config), samples(), bm.Mixup(0.4, seed=5))
+        assert trainer.losses.train == pytest.approx(wanted, rel=1e-6), name
+
+
+def test_several_labels_at_once_go_through_the_models_own_loss(tmp_path: Path) -> None:
+    data = samples(labels=lambda y: torch.stack([y % 2, y // 2, (y > 0).long()], 1).float())
+    changes = {"num_labels": 3, "problem_type": "multi_label_classification"}
+    for config in (RESNET, VIT):
+        trainer = make_trainer(
+            build(config, **changes), tmp_path, data=data, arguments={"eval_strategy": "no"}
+        )
+        mixup(trainer, bm.Mixup(0.4, seed=5)).train()
+        loss_fn = F.binary_cross_entropy_with_logits
+        wanted = plain_losses(build(config, **changes), data, bm.Mixup(0.4, seed=5), loss_fn)
+        assert trainer.losses.train == pytest.approx(wanted, rel=1e-6)
+
+
+def squared_error(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Tensor:
+    return F.mse_loss(outputs.logits.squeeze(1), labels)
+
+
+def test_a_regression_trains_with_compute_loss_func(tmp_path: Path) -> None:
+    data = samples(labels=torch.Tensor.float)
+    trainer = make_trainer(
+        build(VIT, num_labels=1),
+        tmp_path,
+        data=data,
+        eval_dataset=data,
+        compute_loss_func=squared_error,
+    )
+    mixup(trainer, bm.Mixup(0.4, seed=5)).train()
+    wanted = plain_losses(
+        build(VIT, num_labels=1), data, bm.Mixup(0.4, seed=5), lambda z, y: F.mse_loss(z.squeeze(1), y)
+    )
+    assert trainer.losses.train == pytest.approx(wanted, rel=1e-6)
+
+
+def test_segmentation_labels_stay_with_their_pixels(tmp_path: Path) -> None:
+    config = SegformerConfig(
+        num_encoder_blocks=2,
+        depths=[1, 1],
+        sr_ratios=[2, 1],
+        hidden_sizes=[8, 8],
+        patch_sizes=[3, 3],
+        strides=[2, 2],
+        num_attention_heads=[1, 1],
+        mlp_ratios=[1, 1],
+        decoder_hidden_size=8,
+        num_labels=CLASSES,
+        drop_path_rate=0.0,
+        classifier_dropout_prob=0.0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = SegformerForSemanticSegmentation(config)
+    data = samples(labels=lambda y: y.view(-1, 1, 1).expand(-1, 8, 8).contiguous())
+    twin = copy.deepcopy(model)
+    trainer = make_trainer(model, tmp_path, data=data, arguments={"eval_strategy": "no"})
+    mixup(trainer, bm.Mixup(0.4, seed=5)).train()
+
+    def upsampled(logits: Tensor, y: Any) -> Tensor:
+        size = tuple(y.shape[-2:])
+        return F.cross_entropy(F.interpolate(logits, size=size, mode="bilinear"), y, ignore_index=255)
+
+    wanted = plain_losses(twin, data, bm.Mixup(0.4, seed=5), upsampled)
+    assert trainer.losses.train == pytest.approx(wanted, rel=1e-6)
+
+
+def test_label_smoothing_is_that_of_cross_entropy(tmp_path: Path) -> None:
+    for config in (RESNET, VIT):  # without and with num_items_in_batch
+        trainer = make_trainer(build(config), tmp_path, arguments={"label_smoothing_factor": 0.1})
+        mixup(trainer, bm.Mixup(0.4, seed=5)).train()
+        wanted = plain_losses(
+            build(config),
+            samples(),
+            bm.Mixup(0.4, seed=5),
+            lambda logits, y: F.cross_entropy(logits, y, label_smoothing=0.1),
+        )
+        assert trainer.losses.train == pytest.approx(wanted, rel=1e-6)
+
+
+def test_label_smoothing_of_what_is_not_mixed_is_the_trainers_own(tmp_path: Path) -> None:
+    options = {"label_smoothing_factor": 0.1, "gradient_accumulation_steps": 2}
+    alone = make_trainer(build(VIT), tmp_path, arguments=options)
+    alone.train()
+    unmixed = make_trainer(build(VIT), tmp_path, arguments=options)
+    mixup(unmixed, bm.Mixup(0.4, p=0.0)).train()
+    assert unmixed.losses.train == pytest.approx(alone.losses.train, rel=1e-5)
+    assert unmixed.losses.evaluation == pytest.approx(alone.losses.evaluation, rel=1e-5)
+
+
+def own_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Tensor:
+    loss = bm.mixed_loss(nn.CrossEntropyLoss(reduction="sum"), outputs.logits, labels)
+    return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+@pytest.mark.parametrize(
+    ("build_model", "loss"),
+    [(ModelWithLoss, None), (lambda: build(VIT), None), (lambda: build(VIT), own_loss)],
+    ids=["a mean", "num_items_in_batch", "compute_loss_func"],
+)
+def test_micro_batches_are_mixed_one_by_one_and_add_up(
+    build_model: Callable[[], nn.Module], loss: Any, tmp_path: Path
+) -> None:
+    """21 samples in batches of 8, 8 and 5: two gradients, of 16 and of 5 samples."""
+    options = {"gradient_accumulation_steps": 2, "num_train_epochs": 1}
+    trainer = make_trainer(build_model(), tmp_path, compute_loss_func=loss, arguments=options)
+    mixup(trainer, bm.Mixup(0.4, seed=5)).train()
+
+    model, mixer = build_model(), bm.Mixup(0.4, seed=5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    for group in (samples().batches()[:2], samples().batches()[2:]):
+        for batch in group:
+            x, y = mixer(batch["pixel_values"], batch["labels"])
+            (model(pixel_values=x, labels=y)["loss"] / len(group)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for (name, value), wanted in zip(trainer.model.named_parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_bfloat16_trains_close_to_float32(tmp_path: Path) -> None:
+    trainer = make_trainer(build(VIT), tmp_path, arguments={"bf16": True})
+    mixup(trainer, bm.Mixup(0.4, seed=5)).train()
+    wanted = plain_losses(build(VIT), samples(), bm.Mixup(0.4, seed=5))
+    assert trainer.losses.train == pytest.approx(wanted, rel=2e-2)
+    assert trainer.losses.train != pytest.approx(wanted, rel=1e-6)
+
+
+def test_embeddings_are_mixed_and_their_attention_masks_united(tmp_path: Path) -> None:
+    config = BertConfig(
+        vocab_size=10,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        num_labels=CLASSES,
+    )
+    model = BertForSequenceClassification(config)
+    seen: list[Sample] = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    _, y = make_samples(8, 1)
+    embeds = torch.rand(8, 5, 8, generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(5) <= torch.arange(8).view(-1, 1)).long()
+    data = Samples(inputs_embeds=embeds, attention_mask=mask, labels=y)
+    options = {"eval_strategy": "no", "num_train_epochs": 1}
+    mixup(make_trainer(model, tmp_path, data=data, arguments=options), bm.Mixup(0.4, seed=5)).train()
+    plan = bm.Mixup(0.4, seed=5).plan(embeds)
+    assert torch.equal(seen[0]["inputs_embeds"], bm.blend(embeds, plan))
+    assert torch.equal(seen[0]["attention_mask"], mask | mask[plan.partner] * (plan.lam < 1).view(-1, 1))
+    assert torch.equal(seen[0]["labels"].lam, plan.lam)
+
+
+class LateTrainer(Seq2SeqTrainer):
+    """A Trainer of somebody's own, with a loss of its own."""
+
+    seen: list[Any]
+
+    def compute_loss(self, model: nn.Module, inputs: Sample, return_outputs: bool = False, **_: Any) -> Any:
+        labels = inputs.pop("labels")
+        self.seen.append(labels)
+        outputs = model(**inputs)
+        loss = F.cross_entropy(outputs.logits, labels)
+        return (loss, outputs) if return_outputs else loss
+
+
+def test_a_trainer_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
+    args = Seq2SeqTrainingArguments(**arguments(str(tmp_path)).to_dict() | {"num_train_epochs": 1})
+    trainer = make_trainer(build(RESNET), tmp_path, kind=LateTrainer, args=args)
+    trainer.seen = []
+    assert mixup(trainer, bm.Mixup(0.4, seed=5)) is trainer
+    trainer.train()
+    kinds = [type(labels) for labels in trainer.seen]
+    assert kinds == [bm.MixedTarget] * 3 + [Tensor] * 2
+
+
+def test_evaluation_and_prediction_see_plain_batches(tmp_path: Path) -> None:
+    test = samples(11, 2)
+
+    def count(prediction: Any) -> dict[str, float]:
+        assert np.array_equal(prediction.label_ids, test.columns["labels"].numpy())
+        return {"accuracy": float((prediction.predictions.argmax(1) == prediction.label_ids).mean())}
+
+    trainer = make_trainer(build(RESNET), tmp_path, compute_metrics=count)
+    mixup(trainer, bm.Mixup(0.4, seed=5)).train()
+    model = trainer.model.eval()
+    with torch.no_grad():
+        logits = model(test.columns["pixel_values"]).logits
+    loss = F.cross_entropy(logits, test.columns["labels"]).item()
+    accuracy = (logits.argmax(1) == test.columns["labels"]).float().mean().item()
+    step = trainer.training_step.mixer.step
+    got = trainer.evaluate()
+    assert got["eval_accuracy"] == pytest.approx(accuracy)
+    losses = trainer.losses.evaluation[-2:]
+    assert (8 * losses[0] + 3 * losses[1]) / 11 == pytest.approx(loss, rel=1e-5)
+    np.testing.assert_allclose(trainer.predict(test).predictions, logits.numpy(), rtol=1e-4, atol=1e-5)
+    assert trainer.training_step.mixer.step == step
+
+
+@pytest.mark.parametrize("restore", [False, True])
+def test_a_resumed_run_goes_on_with_the_same_draws(restore: bool, tmp_path: Path) -> None:
+    options = {
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "gradient_accumulation_steps": 2,
+        "train_sampling_strategy": "random",
+        "num_train_epochs": 3,
+        "restore_callback_states_from_checkpoint": restore,
+    }
+    whole = make_trainer(build(RESNET), tmp_path / "whole", arguments=options)
+    mixup(whole, bm.Mixup(0.4, seed=5)).train()
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop = state.global_step == 3  # a step later than the checkpoint
+
+    stopped = make_trainer(build(RESNET), tmp_path / "parts", arguments=options, callbacks=[Stop()])
+    mixup(stopped, bm.Mixup(0.4, seed=5)).train()
+    options["num_train_epochs"] = 3
+    resumed = make_trainer(build(RESNET), tmp_path / "parts", arguments=options)
+    mixup(resumed, bm.Mixup(0.4, seed=77))  # the checkpoint's seed counts
+    resumed.train(resume_from_checkpoint=True)
+    assert len(whole.losses.train) == 9
+    assert stopped.losses.train == pytest.approx(whole.losses.train[:5], rel=1e-6)
+    assert resumed.losses.train == pytest.approx(whole.losses.train[3:], rel=1e-6)
+
+
+def test_mixing_can_begin_in_a_run_that_is_resumed(tmp_path: Path) -> None:
+    options = {"save_strategy": "epoch", "num_train_epochs": 1}
+    make_trainer(build(RESNET), tmp_path, arguments=options).train()
+    resumed = make_trainer(build(RESNET), tmp_path, arguments=options | {"num_train_epochs": 2})
+    mixer = bm.Mixup(0.4, seed=5)
+    mixup(resumed, mixer).train(resume_from_checkpoint=True)
+    assert mixer.state_dict() == {"seed": 5, "step": 3}
+
+
+def test_every_train_begins_with_the_same_draws(tmp_path: Path) -> None:
+    """As the trials of ``hyperparameter_search`` do, each with a model made anew and the same trainer."""
+    trainer = RecordingTrainer(
+        model_init=lambda: build(RESNET),
+        args=arguments(str(tmp_path), lr_scheduler_type="constant"),
+        train_dataset=samples(),
+        eval_dataset=samples(11, 2),
+    )
+    mixup(trainer, bm.Mixup(0.4, seed=5, schedule=bm.off_after(3)))
+    trainer.train()
+    trainer.train()
+    first, second = trainer.losses.train[:6], trainer.losses.train[6:]
+    assert first == pytest.approx(second, rel=1e-6)
+
+
+def test_given_twice_the_later_mixer_counts_and_mixes_once(tmp_path: Path) -> None:
+    trainer = make_trainer(build(RESNET), tmp_path)
+    first, second = bm.Mixup(0.4, seed=1), bm.Mixup(0.4, seed=5)
+    mixup(trainer, first)
+    mixup(trainer, second).train()
+    assert (first.step, second.step) == (0, 6)
+    assert trainer.losses.train == pytest.approx(
+        plain_losses(build(RESNET), samples(), bm.Mixup(0.4, seed=5)), rel=1e-6
+    )
+
+
+def test_a_trained_model_is_saved_as_always(tmp_path: Path) -> None:
+    trainer = make_trainer(build(RESNET), tmp_path)
+    mixup(trainer).train()
+    trainer.save_model(str(tmp_path / "model"))
+    again = AutoModelForImageClassification.from_pretrained(tmp_path / "model")
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+
+
+def test_other_keys_can_be_named(tmp_path: Path) -> None:
+    class TwoInputs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = ModelWithLoss().net
+            self.seen: list[Any] = []
+
+        def forward(self, left: Tensor, right: Tensor, name: Tensor, digit: Any) -> dict[str, Tensor]:
+            self.seen.append((left, right, name, digit))
+            logits = self.net(left) + self.net(right)
+            return {"loss": F.cross_entropy(logits, digit), "logits": logits}
+
+    x, y = make_samples(8, 1)
+    data = Samples(left=x, right=x.flip(-1), name=torch.arange(8), digit=y)
+    model = TwoInputs()
+    options = {"eval_strategy": "no", "num_train_epochs": 1, "label_names": ["digit"]}
+    trainer = make_trainer(model, tmp_path, data=data, arguments=options)
+    mixup(trainer, bm.Mixup(0.4, seed=5), inputs=["left", "right"], labels="digit").train()
+    left, right, name, digit = model.seen[0]
+    plan = bm.Mixup(0.4, seed=5).plan(x)
+    assert torch.equal(left, bm.blend(x, plan))
+    assert torch.equal(right, bm.blend(x.flip(-1), plan))
+    assert torch.equal(name, torch.arange(8))
+    assert torch.equal(digit.b, y[plan.partner])
+
+
+def one_line(raised: pytest.ExceptionInfo[bm.MixError]) -> str:
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
+
+
+class Anything(nn.Module):
+    """A model that takes whatever comes and never gets to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, **batch: Any) -> dict[str, Tensor]:
+        raise AssertionError("a wrong batch does not reach the model")
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "wanted"),
+    [
+        (
+            {"pixel_values": (8, 3, 8, 8)},
+            {},
+            "labels takes keys of the batch, which has pixel_values, got 'labels'",
+        ),
+        ({"labels": (8,)}, {}, "inputs takes keys of the batch, which has labels, got 'pixel_values'"),
+        (
+            {"pixel_values": (8, 3, 8, 8), "labels": (8,)},
+            {"inputs": "image"},
+            "inputs takes keys of the batch, which has pixel_values, labels, got 'image'",
+        ),
+        (
+            {"pixel_values": (8, 3, 8, 8), "labels": (8,)},
+            {"labels": ["labels", "more"]},
+            "labels takes keys of the batch, which has pixel_values, labels, got 'labels' and 'more'",
+        ),
+    ],
+)
+def test_a_batch_without_what_is_mixed_is_named(
+    columns: dict[str, tuple[int, ...]], options: dict[str, Any], wanted: str, tmp_path: Path
+) -> None:
+    data = Samples(**{key: torch.rand(shape) for key, shape in columns.items()})
+    settings = {"eval_strategy": "no", "remove_unused_columns": False, "label_names": ["labels"]}
+    trainer = make_trainer(Anything(), tmp_path, data=data, arguments=settings)
+    mixer = bm.Mixup(0.4)
+    mixup(trainer, mixer, **options)
+    with pytest.raises(bm.MixError) as raised:
+        trainer.train()
+    assert one_line(raised) == wanted
+    assert mixer.step == 0
+
+
+def test_token_ids_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    config = BertConfig(
+        vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    data = Samples(input_ids=torch.ones(8, 5, dtype=torch.int64), labels=torch.ones(8, dtype=torch.int64))
+    trainer = make_trainer(
+        BertForSequenceClassification(config), tmp_path, data=data, arguments={"eval_strategy": "no"}
+    )
+    with pytest.raises(bm.MixError) as raised:
+        mixup(trainer).train()
+    assert one_line(raised) == (
+        "inputs takes floating point tensors, such as inputs_embeds in place of the token ids, "
+        "got 'input_ids', int64 tensor (8, 5)"
+    )
+
+
+def test_integer_images_are_refused(tmp_path: Path) -> None:
+    data = samples()
+    data.columns["pixel_values"] = (data.columns["pixel_values"] * 255).to(torch.uint8)
+    trainer = mixup(make_trainer(build(RESNET), tmp_path, data=data))
+    with pytest.raises(bm.MixError, match=r"pixel_values takes floating point samples"):
+        trainer.train()
+
+
+class HingeModel(nn.Module):
+    """A model whose own loss does with labels what two of them have no meaning for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = ModelWithLoss().net
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> Any:
+        logits = self.net(pixel_values)
+        if labels is None:
+            return Logits(logits=logits)
+        return Logits(loss=hinge(logits, labels).mean(), logits=logits)
+
+
+class Logits(dict):
+    """What transformers' models return, near enough: a dict whose entries are attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
+def hinge(logits: Tensor, labels: Tensor) -> Tensor:
+    return (1 - logits.gather(1, labels[:, None]).squeeze(1)).clamp(min=0)
+
+
+def test_a_loss_that_cannot_take_two_labels_is_named_with_what_can_be_done(tmp_path: Path) -> None:
+    trainer = mixup(make_trainer(HingeModel(), tmp_path))
+    with pytest.raises(bm.MixError) as raised:
+        trainer.train()
+    message = one_line(raised)
+    assert message.startswith(
+        "compute_loss_func takes the place of a loss that cannot take a MixedTarget, as that of "
+    )
+    assert "HingeModel" in message
+
+    def wrapped(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Tensor:
+        return bm.mixed_loss(hinge, outputs.logits, labels).mean()
+
+    trainer = make_trainer(
+        HingeModel(), tmp_path, compute_loss_func=wrapped, arguments={"eval_strategy": "no"}
+    )
+    mixup(trainer, bm.Mixup(0.4, seed=5)).train()
+    assert len(trainer.losses.train) == 6
+
+
+def test_errors_of_the_model_that_are_not_ours_stay_as_they_are(tmp_path: Path) -> None:
+    class Broken(ModelWithLoss):
+        def forward(self, pixel_values: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            raise ValueError("the model's own")
+
+    with pytest.raises(ValueError, match=r"^the model's own$"):
+        mixup(make_trainer(Broken(), tmp_path)).train()
+
+
+def test_wrong_arguments_are_named(tmp_path: Path) -> None:
+    trainer = make_trainer(build(RESNET), tmp_path)
+    with pytest.raises(bm.MixError, match=r"^trainer takes a transformers.Trainer, got 3$"):
+        mixup(3)
+    with pytest.raises(bm.MixError, match=r"^mixer takes a mixer such as bm.Mixup\(0.4\), got 0.4$"):
+        mixup(trainer, 0.4)
+    with pytest.raises(bm.MixError, match=r"^labels takes a key of the batch, or several, got \[3\]$"):
+        mixup(trainer, labels=[3])
+    assert "training_step" not in vars(trainer)
+
+
+def test_several_gpus_in_one_process_are_refused(tmp_path: Path) -> None:
+    trainer = mixup(make_trainer(build(RESNET), tmp_path))
+    trainer.args._n_gpu = 2  # as args find them on such a machine
+    with pytest.raises(bm.MixError, match=r"^trainer takes one GPU a process, by torchrun .*, got 2$"):
+        trainer.training_step.mix(samples().batches()[0])
