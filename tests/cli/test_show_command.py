@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 import numpy as np
@@ -233,3 +234,65 @@ def test_real_images(tmp_path):
     paths = show._write_all(drawn, tmp_path)
     assert [path.stat().st_size < 300_000 for path in paths] == [True] * 3
     assert len(drawn["batch"].axes) == 16
+
+
+def test_a_method_is_explained_and_drawn(fake, tmp_path, capsys):
+    assert call("cutmix", "--out", tmp_path) == 0
+    assert files(tmp_path) == ["cutmix.png"]
+    said = capsys.readouterr().out
+    assert said.startswith("CutMix: ")
+    assert "How to use: " in said
+    assert said.rstrip().endswith("cutmix.png")
+
+
+def test_all_methods_that_take_images_are_drawn_on_the_same_images_and_all_are_on_the_page(fake, tmp_path):
+    from batchmix.cards import names_of_all
+
+    assert call("all", "--out", tmp_path / "pictures", "--page", tmp_path / "methods.md") == 0
+    assert files(tmp_path) == ["methods.md", "pictures"]
+    assert files(tmp_path / "pictures") == ["methods.png"]
+    page = (tmp_path / "methods.md").read_text()
+    assert page.count("\n## ") == len(names_of_all())
+
+
+def test_every_row_of_methods_mixes_an_image_with_the_one_before_it(fake):
+    from batchmix.cli import gallery
+
+    picture = gallery.draw(fake[0], "all", gallery.cards_of("all"), seed=0)["methods"]
+    shown = [name for name, method in gallery_methods() if method.takes == "images"]
+    assert len(picture.axes) == (1 + len(shown)) * len(gallery.SHOWN)
+    first = [axes.get_label() for axes in picture.axes[: len(gallery.SHOWN)]]
+    assert first == ["cat", "dog", "ship", "automobile", "horse", "airplane"]
+    second = [axes.get_label() for axes in picture.axes[len(first) : 2 * len(first)]]
+    for own, before, label in zip(first, [first[-1], *first], second, strict=False):
+        assert set(re.findall("[a-z]+", label)) <= {own, before}
+        assert own in label
+
+
+def gallery_methods():
+    from batchmix.methods import discover
+
+    return discover().items()
+
+
+def test_a_method_that_takes_no_images_is_explained_without_a_picture(fake, tmp_path, capsys):
+    names = [name for name, method in gallery_methods() if method.takes != "images"]
+    assert call(names[0], "--out", tmp_path) == 0
+    assert files(tmp_path) == []
+    assert "How to use: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nope",), "METHOD takes one of all, .*cutmix.*, got 'nope'"),
+        (("cutmix", "--page", "x.md"), "--page takes METHOD 'all', got cutmix"),
+        (("--page", "x.md"), "--page takes METHOD 'all', got none"),
+    ],
+)
+def test_a_wrong_method_is_named_and_leaves_nothing(fake, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MixError, match=f"^{message}$"):
+        call(*words)
+    assert files(tmp_path) == []
+    assert fake[1] == []

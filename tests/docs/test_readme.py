@@ -71,6 +71,7 @@ def run_python(text: str, name: str) -> None:
             raise AssertionError(f"{name}:{line}: {type(error).__name__}: {error}") from error
 
 
+@pytest.mark.filterwarnings("ignore")  # the README imports every framework, and some warn when they are
 @pytest.mark.parametrize("path", DOCS, ids=name_of)
 def test_python_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -26,9 +26,12 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "show",
         help="draw what mixing does to real images",
         description="Draw three pictures from CIFAR-10: a dog and a cat mixed (pair.png), the density the "
-        "weights come from (beta.png), and a mixed batch with its labels (batch.png).",
+        "weights come from (beta.png), and a mixed batch with its labels (batch.png). With METHOD, say how "
+        "to use that method and draw it (METHOD.png); with 'all', draw every method on the same images "
+        "(methods.png).",
     )
     add = parser.add_argument
+    add("method", nargs="?", metavar="METHOD", help="a method such as cutmix, or all")
     add("--alpha", type=float, default=0.4, help="shape of the Beta density, > 0 (default: %(default)s)")
     add("--lam", type=float, default=0.7, help="weight of the dog in the pair, 0 to 1 (default: %(default)s)")
     add("--per", choices=("sample", "batch"), default="sample", help="one weight for each (default: sample)")
@@ -38,17 +41,18 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add(
         "--out", type=Path, default=Path("pictures"), metavar="DIR", help="where to write (default: pictures)"
     )
+    add("--page", type=Path, metavar="FILE", help="with 'all': write how to use each as a Markdown page")
     add("--window", action="store_true", help="open the pictures in windows instead of writing them")
     add("--root", type=Path, metavar="DIR", help="a folder that holds CIFAR-10, as for 'batchmix data'")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw the three pictures, and write them or open them in windows.
+    """Draw the three pictures or those of methods, and write them or open them in windows.
 
     Args:
-        args: ``alpha``, ``lam`` (float), ``per`` (str), ``fold``, ``window`` (bool), ``count``, ``seed``
-            (int), ``out`` (Path) and ``root`` (Path or None).
+        args: ``method`` (str or None), ``page`` (Path or None), ``alpha``, ``lam`` (float), ``per`` (str),
+            ``fold``, ``window`` (bool), ``count``, ``seed`` (int), ``out`` (Path), ``root`` (Path or None).
 
     Returns:
         0, the exit status.
@@ -57,13 +61,25 @@ def run(args: argparse.Namespace) -> int:
         MixError: If an argument is out of its range, or ``window`` is asked for and there is no display.
         DataError: If CIFAR-10 cannot be had, or a picture cannot be written.
     """
+    from batchmix.cards import as_page, as_text
+    from batchmix.cli import gallery
     from batchmix.data import load_cifar10
+    from batchmix.files import write_whole
 
+    if args.page is not None and args.method != "all":
+        raise MixError(f"--page takes METHOD 'all', got {args.method or 'none'}")
+    cards = gallery.cards_of(args.method)
     if args.window:
         # Said before the data are fetched, not after.
         _check_display()
-    # All three are drawn before the first is written: a wrong argument leaves nothing behind.
-    figures = _draw(load_cifar10(args.root), args)
+    if args.method not in (None, "all"):
+        _say(as_text(cards[0]))
+    # All are drawn before the first is written: a wrong argument leaves nothing behind.
+    data = load_cifar10(args.root)
+    figures = _draw(data, args) if args.method is None else gallery.draw(data, args.method, cards, args.seed)
+    if args.page is not None:
+        write_whole(args.page, [as_page(cards).encode()])
+        _say(str(args.page))
     if args.window:
         _open_windows(figures)
         return 0

@@ -12,6 +12,15 @@ from batchmix.pictures.batch import draw_batch
 from batchmix.pictures.beta import beta_density, draw_beta
 from batchmix.pictures.canvas import write_figure
 from batchmix.pictures.labels import label_texts
+from batchmix.pictures.methods import draw_methods
 from batchmix.pictures.pair import draw_pair
 
-__all__ = ["beta_density", "draw_batch", "draw_beta", "draw_pair", "label_texts", "write_figure"]
+__all__ = [
+    "beta_density",
+    "draw_batch",
+    "draw_beta",
+    "draw_methods",
+    "draw_pair",
+    "label_texts",
+    "write_figure",
+]
