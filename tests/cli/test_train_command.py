@@ -160,11 +160,13 @@ def test_a_file_in_the_way_is_one_line(capsys, tmp_path, flag):
 def test_auto_is_the_preset_of_this_machine(capsys, monkeypatch, tmp_path):
     chosen = []
     monkeypatch.setattr(recipe_run, "train", lambda config, options, _: chosen.append((config, options)))
-    for units in (False, True):
-        monkeypatch.setattr("batchmix.recipe.machine.has_bf16_units", lambda units=units: units)
+    flags = (set(), {"avx512_bf16"}, {"avx512_bf16", "amx_bf16"})
+    for found in flags:
+        monkeypatch.setattr("batchmix.recipe.machine._cpu_flags", lambda found=found: found)
         assert call(capsys, "train", "--device=cpu", "--out", tmp_path)[0] == 130
-    assert [options.preset for _, options in chosen] == ["cpu", "cpu-bf16"]
-    assert [config for config, _ in chosen] == [preset("cpu"), preset("cpu-bf16")]
+    names = ["cpu", "cpu-avx512", "cpu-bf16"]
+    assert [options.preset for _, options in chosen] == names
+    assert [config for config, _ in chosen] == [preset(name) for name in names]
     monkeypatch.setattr("batchmix.recipe.training.pick_device", lambda name: torch.device("cuda"))
     call(capsys, "train")
     assert chosen[-1][1].preset == "gpu"

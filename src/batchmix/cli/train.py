@@ -19,7 +19,7 @@ TYPES = typing.get_type_hints(TrainConfig)
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the command to a parser; the flags of a run are the fields of ``TrainConfig``."""
-    presets = "\n".join(f"  {name:10}{found.text}" for name, found in PRESETS.items())
+    presets = "\n".join(f"  {name:12}{found.text}" for name, found in PRESETS.items())
     parser = subparsers.add_parser(
         "train",
         help="train on CIFAR-10 with mixup",
@@ -84,12 +84,14 @@ def config_from(args: argparse.Namespace, preset_name: str) -> TrainConfig:
 
 def _automatic(device: str) -> str:
     """The preset for this machine."""
-    from batchmix.recipe.machine import has_bf16_units
+    from batchmix.recipe.machine import has_amx, has_bf16_units
     from batchmix.recipe.training import pick_device
 
     if pick_device(device).type == "cuda":
         return "gpu"
-    return "cpu-bf16" if has_bf16_units() else "cpu"
+    if has_amx():
+        return "cpu-bf16"
+    return "cpu-avx512" if has_bf16_units() else "cpu"
 
 
 def _add_flag(parser: argparse.ArgumentParser, flag: dataclasses.Field[Any]) -> None:

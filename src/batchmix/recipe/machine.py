@@ -29,6 +29,11 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def has_amx() -> bool:
+    """Whether this CPU has tiles (AMX) that multiply bfloat16 matrices ten times as fast as float32 ones."""
+    return "amx_bf16" in _cpu_flags()
+
+
 def has_bf16_units() -> bool:
     """Whether this CPU multiplies bfloat16 matrices faster than float32 ones."""
     return bool({"amx_bf16", "avx512_bf16"} & _cpu_flags())
