@@ -269,7 +269,7 @@ class Mixer:
         plan = self._draw(x1, y1, between=True)
         if plan is None:
             return x1, MixedTarget(y1, y2, torch.ones(len(y1), device=y1.device))
-        return blend(x1, plan, other=x2), MixedTarget(y1, y2, plan.lam)
+        return self._join(x1, x2, plan), MixedTarget(y1, y2, plan.lam)
 
     def settings(self, step: int | None = None) -> dict[str, float]:
         """The hyperparameters at ``step``, the next one if left out: ``{"p": ..., "alpha": ...}``."""
@@ -313,6 +313,10 @@ class Mixer:
     def _apply(self, leaves: list[Leaf], plan: MixPlan) -> dict[str, Any]:
         """Every leaf mixed by its kind; a method whose inputs are mixed in another way overrides it."""
         return {leaf.path: apply_plan(leaf, plan) for leaf in leaves}
+
+    def _join(self, first: Tensor, second: Tensor, plan: MixPlan) -> Tensor:
+        """Two batches mixed by a plan in which each sample has its own place for a partner."""
+        return blend(first, plan, other=second)
 
     def _draw(
         self, x: Tensor, y: Tensor | None, *, between: bool = False, step: int | None = None

@@ -29,11 +29,10 @@ import torch
 from torch import Tensor
 
 from batchmix.core.applying import apply_plan
-from batchmix.core.batches import Leaf, check_lengths, leaves_of_pair
+from batchmix.core.batches import Leaf
 from batchmix.core.blending import blend
 from batchmix.core.plan import MixPlan, as_rows, describe
 from batchmix.core.sampling import Policy, check_alpha, check_choice, sample_lam, sample_partner
-from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
@@ -107,26 +106,15 @@ class EnergyMixup(Mixer):
         partner = own if between else sample_partner(count, self.partner, labels=y, generator=generator)
         lam = sample_lam(settings["alpha"], count, fold=self.fold, generator=generator)
         if between:
-            return MixPlan(partner, lam)  # the other batch is not known here; `between` adds its levels
+            return MixPlan(partner, lam)  # the other batch is not known here; _join adds its levels
         levels = sound_level(x, self.rate).to(generator.device)
         lam = torch.where(partner == own, 1.0, lam)
         return MixPlan(partner, lam, _weights(lam, levels - levels[partner]))
 
-    def between(
-        self, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, MixedTarget]:
-        """Mix two batches of waveforms, sample by sample. See ``Mixer.between``."""
-        (x1, y1), (x2, y2) = first, second
-        check_lengths(leaves_of_pair(x1, y1))
-        check_lengths(leaves_of_pair(x2, y2))
-        if x1.shape != x2.shape:
-            raise MixError(f"second takes samples like the first's, {describe(x1)}, got {describe(x2)}")
-        plan = self._draw(x1, y1, between=True)
-        if plan is None:
-            return x1, MixedTarget(y1, y2, torch.ones(len(y1), device=y1.device))
-        difference = sound_level(x1, self.rate) - sound_level(x2, self.rate)
-        plan = replace(plan, mask=_weights(plan.lam, difference))
-        return _add(x1, plan, x2), MixedTarget(y1, y2, plan.lam)
+    def _join(self, first: Tensor, second: Tensor, plan: MixPlan) -> Tensor:
+        """Waveforms of two batches, by the levels of both."""
+        difference = sound_level(first, self.rate) - sound_level(second, self.rate)
+        return _add(first, replace(plan, mask=_weights(plan.lam, difference)), second)
 
     def _apply(self, leaves: list[Leaf], plan: MixPlan) -> dict[str, Any]:
         """Waveforms by their own weights, with their energy kept; everything else by ``lam``."""
