@@ -1,7 +1,8 @@
 """mixup in distributed data parallel training: airplanes and cars of CIFAR-10, by a small ResNet.
 
-torchrun --nproc-per-node 2 examples/ddp_cifar10.py reaches 91 % in half a minute on two cores, as does
-python examples/ddp_cifar10.py in one process.
+pip install 'batchmix[cli]'
+python examples/ddp_cifar10.py    # reaches 91 % in half a minute on two cores
+torchrun --nproc-per-node 2 examples/ddp_cifar10.py    # the same in two processes
 """
 
 import os
@@ -18,8 +19,6 @@ from batchmix.data import load_cifar10
 
 
 class Block(nn.Module):
-    """A residual block that halves the size."""
-
     def __init__(self, before, after):
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after)

@@ -1,4 +1,4 @@
-"""fastai with mixup: airplanes and cars of CIFAR-10, by a small xresnet of fastai's own.
+"""mixup in fastai: airplanes and cars of CIFAR-10, by a small xresnet of fastai's own.
 
 pip install 'batchmix[cli,fastai]'
 python examples/fastai_cifar10.py    # reaches 90 % in half a minute on two cores

@@ -1,6 +1,7 @@
 """mixup in Lightning: airplanes and cars of CIFAR-10, by a small ResNet.
 
-python examples/lightning_cifar10.py reaches 91 % in half a minute on two cores.
+pip install 'batchmix[cli,lightning]'
+python examples/lightning_cifar10.py    # reaches 91 % in half a minute on two cores
 """
 
 import lightning as L
@@ -27,15 +28,13 @@ class Block(nn.Module):
 
 
 class Classifier(L.LightningModule):
-    """Nothing in here knows of mixing."""
-
     def __init__(self):
         super().__init__()
         blocks = Block(3, 24), Block(24, 48), Block(48, 96)
         self.net = nn.Sequential(*blocks, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(96, 2))
 
     def training_step(self, batch, batch_idx):
-        x, y = batch
+        x, y = batch  # nothing in here knows of mixing
         return F.cross_entropy(self.net(x), y)
 
     def test_step(self, batch, batch_idx):

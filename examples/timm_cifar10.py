@@ -1,6 +1,7 @@
 """mixup and CutMix in the place of timm's own: airplanes and cars of CIFAR-10, by a narrow ResNet-10-T.
 
-python examples/timm_cifar10.py reaches 91 % in half a minute on two cores.
+pip install 'batchmix[cli,timm]'
+python examples/timm_cifar10.py    # reaches 91 % in half a minute on two cores
 """
 
 import timm

@@ -1,6 +1,7 @@
 """mixup in torchvision's place for it: airplanes and cars of CIFAR-10, by torchvision's ResNet of ten layers.
 
-python examples/torchvision_cifar10.py reaches 88 % in half a minute on two cores.
+pip install 'batchmix[cli,torchvision]'
+python examples/torchvision_cifar10.py    # reaches 89 % in half a minute on two cores
 """
 
 import torch

@@ -27,7 +27,8 @@ class Choice(Mixer):
     The methods keep their own arguments (``alpha``, ``p``, schedules); seed and step are those of the choice.
 
     Args:
-        methods: The probability of each method, >= 0, at most 1 together.
+        methods: The probability of each method, >= 0, at most 1 together. (Not ``EnergyMixup`` and
+            ``TokenCutMix``: they do more than a plan can say.)
         per: Choose for each ``"batch"``, or for each ``"sample"``.
         options: ``p``, ``p_sample``, ``schedule`` and ``seed``, as for ``Mixer``. A schedule can name a
             method by its class, ``{"CutMix": bm.ramp(0, 1, steps=1000)}``, as the factor of its probability.
@@ -53,6 +54,9 @@ class Choice(Mixer):
         for method in methods:
             if not isinstance(method, Mixer):
                 raise MixError(f"methods takes methods such as Mixup(0.4) as keys, got {describe(method)}")
+            if not method.whole_plan:
+                name = type(method).__name__
+                raise MixError(f"methods takes ones that a plan says all about, got {name}, which does more")
         check_choice("per", per, get_args(PerChoice))
         self.methods = dict(zip(_names_of(list(methods)), methods, strict=True))
         self.probabilities = {

@@ -82,10 +82,20 @@ class Mixer:
 
     Raises:
         MixError: If an argument is not of the form above.
+
+    Example: (a method of one's own)
+        >>> class Half(Mixer):
+        ...     def sample(self, x, y=None, *, between=False, generator, **settings):
+        ...         partner = torch.randperm(len(x), generator=generator, device=generator.device)
+        ...         return MixPlan(partner, torch.full((len(x),), 0.5, device=generator.device))
+        >>> x, y = Half(p=0.5, seed=0)(torch.rand(4, 3), torch.tensor([0, 1, 2, 0]))
     """
 
     takes: ClassVar[str] = "images"
     """The kind of samples that a method is for."""
+
+    whole_plan: ClassVar[bool] = True
+    """Whether ``blend`` by the plan is all of the mixing; only then can the method be one of a ``Choice``."""
 
     hyperparameters: ClassVar[tuple[str, ...]] = ()
     """Names of the attributes that a schedule can change, besides ``p`` and ``p_sample``; numbers >= 0."""

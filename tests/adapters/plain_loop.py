@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,14 +58,22 @@ def make_model() -> nn.Module:
 
 
 def run(mixer: bm.Mixer | None, *, lr: float = LR) -> Run:
-    """Two epochs of SGD on cross entropy, each followed by an evaluation."""
+    """Train on the batches above, each mixed in the loop."""
+
+    def batches() -> Iterator[Any]:
+        for x, y in train_batches():
+            yield (x, y) if mixer is None else mixer(x, y)
+
+    return train(batches, lr=lr)
+
+
+def train(batches: Callable[[], Iterable[Any]], *, lr: float) -> Run:
+    """Two epochs of SGD on cross entropy, each followed by an evaluation; ``batches()`` gives an epoch's."""
     model, losses = make_model(), Run()
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     for _ in range(EPOCHS):
         model.train()
-        for x, y in train_batches():
-            if mixer is not None:
-                x, y = mixer(x, y)
+        for x, y in batches():
             loss = F.cross_entropy(model(x), y)
             optimizer.zero_grad()
             loss.backward()

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import batchmix as bm
+from batchmix.errors import shorten
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
@@ -170,7 +171,7 @@ def one_line(raised: pytest.ExceptionInfo[bm.MixError]) -> str:
 
 
 def test_the_names_of_the_article_are_there() -> None:
-    assert MixUpLoss is bm.MixUpLoss
+    assert issubclass(MixUpLoss, bm.MixUpLoss)
     learn = learner()
     assert learn.mixup() is learn
     callback = learn.mix_up
@@ -197,6 +198,11 @@ def test_options_go_to_the_mixer_and_a_ready_one_is_taken() -> None:
     ("options", "wanted"),
     [
         ({"alpha": -1}, "alpha takes a finite number >= 0, got -1"),
+        (
+            {"alpha": bm.Mixup(seed=0)},
+            "alpha takes a number >= 0, and a mixer goes by its name, mixer=, got "
+            + shorten(bm.Mixup(seed=0)),
+        ),
         ({"stack_x": 1}, "stack_x takes True or False, got 1"),
         ({"stack_y": None}, "stack_y takes True or False, got None"),
         ({"mixer": 0.4}, "mixer takes a mixer such as bm.CutMix(1.0), got 0.4"),
@@ -417,6 +423,32 @@ def test_fastai_3180_and_1136_predict_interpret_and_pickle(tmp_path: Path) -> No
     assert ClassificationInterpretation.from_learner(learn).confusion_matrix().sum() == 8
     again = pickle.loads(pickle.dumps(learn.mix_up.mixer))
     assert again.state_dict() == learn.mix_up.mixer.state_dict()
+
+
+def functional(output: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    return F.cross_entropy(output, target, reduction=reduction)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropyLossFlat(), nn.CrossEntropyLoss(), functional])
+def test_a_wrapped_loss_predicts_and_interprets_as_the_loss_itself(loss: Any, tmp_path: Path) -> None:
+    """fastai reads activation, decoding and reduction of a loss, which a wrapper must not hide."""
+    item = PILImage.create((X[0] * 255).byte().permute(1, 2, 0).numpy())
+    wrapped = image_learner(tmp_path, loss_func=MixUpLoss(loss)).mixup(seed=5)
+    wrapped.fit(1)
+    wanted = image_learner(tmp_path, loss_func=loss)
+    wanted.model.load_state_dict(wrapped.model.state_dict())
+    for got, plain in zip(wrapped.predict(item), wanted.predict(item), strict=True):
+        assert str(got) == str(plain)
+    losses = (Interpretation.from_learner(learn).top_losses(8)[0] for learn in (wrapped, wanted))
+    torch.testing.assert_close(*losses)
+    assert getattr(loss, "reduction", "mean") == "mean"
+    wrapped.export("wrapped.pkl")
+    assert str(load_learner(tmp_path / "wrapped.pkl").predict(item)) == str(wanted.predict(item))
+
+
+def test_a_wrapped_loss_takes_the_weights_of_fastais_losses_to_a_device() -> None:
+    loss = MixUpLoss(CrossEntropyLossFlat(weight=torch.ones(4))).to("meta")
+    assert loss.loss_fn.func.weight.device.type == "meta"
 
 
 @pytest.mark.parametrize("keep", [True, False])

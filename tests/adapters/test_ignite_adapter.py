@@ -86,6 +86,13 @@ def test_a_batch_of_another_form_goes_through_your_own_preparation() -> None:
     assert torch.equal(target.a, y)
 
 
+def test_what_is_in_doubt_is_told_by_kinds() -> None:
+    x = torch.rand(4, 3, 6, 6)
+    mask = torch.randint(5, (4, 3, 3))  # of half the size
+    prepare = mixup_batch(bm.Mixup(0.4, seed=5), kinds={"y": "segmentation"})
+    assert torch.equal(prepare((x, mask))[1].b, mask[bm.Mixup(0.4, seed=5).plan(x).partner])
+
+
 def test_the_batch_goes_to_the_device_before_it_is_mixed() -> None:
     x, y = mixup_batch(bm.Mixup(0.4, seed=1))(train_batches()[0], device="cpu", non_blocking=True)
     assert x.device == y.device == torch.device("cpu")
@@ -176,3 +183,16 @@ def test_a_checkpoint_resumes_the_draws(engine: str, tmp_path: Path) -> None:
 def test_wrong_use_is_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(bm.MixError, match=message):
         mixup_batch(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("batch", "got"),
+    [
+        (tuple(torch.zeros(3, 2, 1)), "3 parts"),
+        ({"image": torch.zeros(2, 1)}, "dict"),
+        (torch.zeros(2, 1), "float32 tensor"),
+    ],
+)
+def test_a_batch_that_is_not_a_pair_asks_for_your_own_preparation(batch: Any, got: str) -> None:
+    with pytest.raises(bm.MixError, match=rf"^batch takes \(x, y\), .* your own prepare_batch, got {got}"):
+        mixup_batch()(batch)

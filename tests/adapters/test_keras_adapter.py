@@ -35,9 +35,9 @@ def mixer() -> bm.Mixer:
     return bm.Mixup(0.4, seed=5)
 
 
-def by_hand(x: Any = X, y: Any = Y) -> tuple[torch.Tensor, bm.MixedTarget]:
+def by_hand(x: Any = X, y: Any = Y, kinds: Any = None) -> tuple[torch.Tensor, bm.MixedTarget]:
     """The first draw on the first 8 samples."""
-    return mixer()(torch.as_tensor(x[:8]), torch.as_tensor(y[:8]))
+    return mixer()(torch.as_tensor(x[:8]), torch.as_tensor(y[:8]), kinds=kinds)
 
 
 def first_batch(x: Any = X, y: Any = Y, **options: Any) -> tuple[Any, Any]:
@@ -101,10 +101,12 @@ def test_probabilities_are_blended() -> None:
     np.testing.assert_allclose(first_batch(X, ONE_HOT)[1], by_hand()[1].dense(CLASSES), atol=1e-7)
 
 
-@pytest.mark.parametrize("shape", [(20,), (20, 1), (20, 2, 3)])
-def test_values_are_blended(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "kinds"), [((20,), None), ((20, 1), None), ((20, 2, 3), {"y": "regression"})]
+)
+def test_values_are_blended(shape: tuple[int, ...], kinds: Any) -> None:
     values = np.linspace(0, 1, np.prod(shape), dtype="float32").reshape(shape)
-    (a, b, lam), y = by_hand(X, values)[1], first_batch(X, values)[1]
+    (a, b, lam), y = by_hand(X, values, kinds)[1], first_batch(X, values, kinds=kinds)[1]
     lam = lam.view(-1, *[1] * (len(shape) - 1))
     np.testing.assert_allclose(y, lam * a + (1 - lam) * b, atol=1e-6)
 
@@ -243,6 +245,8 @@ def test_the_jax_backend_computes_what_torch_computes() -> None:
         ({"x": [X, X]}, "y takes the targets where x is arrays, got None"),
         ({"x": 3}, "x takes arrays, a PyDataset, a torch DataLoader or another sized iterable"),
         ({"x": X, "y": Y[:5]}, r"y takes as many targets as x has samples, got lengths \[5, 20\]"),
+        ({"x": X, "y": Y.tolist()}, "x and y take arrays, .* got a list of numbers"),
+        ({"x": MixUpDataset(X, Y)}, "x takes data that are not mixed yet, got a MixUpDataset"),
         ({"x": X[:0], "y": Y[:0]}, "x takes at least one sample, got none"),
         ({"x": X, "y": Y, "batch_size": 0}, "batch_size takes a whole number >= 1, got 0"),
         ({"x": X, "y": Y, "shuffle": 3}, "shuffle takes True or False, got 3"),

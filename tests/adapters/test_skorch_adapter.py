@@ -146,6 +146,12 @@ def test_values_and_two_classes_mix_too() -> None:
     assert set(net.predict(X)) <= {0, 1}
 
 
+def test_what_is_in_doubt_is_told_by_kinds() -> None:
+    net = make(kinds={"y": "pass"}, mixer__seed=5).fit(X, Y)  # images are mixed, labels are not
+    assert train_losses(net) != train_losses(make(mixer__seed=5).fit(X, Y))
+    assert clone(net).kinds == {"y": "pass"}
+
+
 def test_an_optimizer_that_calls_its_closure_again_sees_the_same_mix() -> None:
     net = make(optimizer=torch.optim.LBFGS, optimizer__max_iter=4, max_epochs=1)
     net.fit(X, Y)

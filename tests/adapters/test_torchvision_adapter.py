@@ -142,7 +142,8 @@ def test_wrong_calls_say_what_they_take() -> None:
             "labels takes (B,) class ids or (B, K) probabilities, got int64",
         ),
         (lambda: MixUp()(x[0], y), "images takes a batch of 4 dimensions, got float32 tensor (3, 6, 8)"),
-        (lambda: MixUp()((x * 255).byte(), y), "x.0 takes floating point samples"),
+        (lambda: MixUp()((x * 255).byte(), y), "images takes floating point, such as from v2.ToDtype("),
+        (lambda: MixUp()(*MixUp()(x, y)), "labels takes a batch that is not mixed yet, got a MixedTarget"),
         (lambda: MixUp()(x, y[:4]), "y takes as many samples as x.0: 5, got 4"),
         (lambda: MixUp(num_classes=3)(x, y), "num_classes takes more than every label"),
         (

@@ -21,6 +21,8 @@ from transformers import (
     BertForSequenceClassification,
     ConvNextV2Config,
     Dinov2Config,
+    GPT2Config,
+    GPT2LMHeadModel,
     PreTrainedConfig,
     ResNetConfig,
     SegformerConfig,
@@ -175,6 +177,21 @@ def test_a_regression_trains_with_compute_loss_func(tmp_path: Path) -> None:
     mixup(trainer, bm.Mixup(0.4, seed=5)).train()
     wanted = plain_losses(
         build(VIT, num_labels=1), data, bm.Mixup(0.4, seed=5), lambda z, y: F.mse_loss(z.squeeze(1), y)
+    )
+    assert trainer.losses.train == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("config", [RESNET, VIT], ids=["resnet", "vit"])
+def test_a_regression_by_the_models_own_loss_is_the_plain_loops(
+    config: PreTrainedConfig, tmp_path: Path
+) -> None:
+    """A model squeezes the labels for itself; the ViT also where the last batch is a single sample."""
+    data = samples(17 if config is VIT else 21, labels=torch.Tensor.float)
+    changes = {"num_labels": 1, "problem_type": "regression"}
+    trainer = make_trainer(build(config, **changes), tmp_path, data=data, eval_dataset=data)
+    mixup(trainer, bm.Mixup(0.4, seed=5)).train()
+    wanted = plain_losses(
+        build(config, **changes), data, bm.Mixup(0.4, seed=5), lambda z, y: F.mse_loss(z.squeeze(1), y)
     )
     assert trainer.losses.train == pytest.approx(wanted, rel=1e-6)
 
@@ -560,6 +577,19 @@ def test_a_loss_that_cannot_take_two_labels_is_named_with_what_can_be_done(tmp_p
     )
     mixup(trainer, bm.Mixup(0.4, seed=5)).train()
     assert len(trainer.losses.train) == 6
+
+
+def test_a_language_model_that_shifts_its_labels_is_told_what_can_be_done(tmp_path: Path) -> None:
+    config = GPT2Config(
+        vocab_size=10, n_embd=8, n_layer=1, n_head=2, n_positions=8, bos_token_id=0, eos_token_id=0
+    )
+    embeds = torch.rand(4, 5, 8, generator=torch.Generator().manual_seed(0))
+    data = Samples(inputs_embeds=embeds, labels=torch.arange(20).view(4, 5) % 10)
+    with pytest.raises(bm.MixError) as raised:
+        mixup(make_trainer(GPT2LMHeadModel(config), tmp_path, data=data)).train()
+    message = one_line(raised)
+    assert message.startswith("compute_loss_func takes the place of a loss that cannot take a MixedTarget")
+    assert "GPT2LMHeadModel" in message
 
 
 def test_errors_of_the_model_that_are_not_ours_stay_as_they_are(tmp_path: Path) -> None:

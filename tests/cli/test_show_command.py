@@ -259,7 +259,7 @@ def test_every_row_of_methods_mixes_an_image_with_the_one_before_it(fake):
     from batchmix.cli import gallery
 
     picture = gallery.draw(fake[0], "all", gallery.cards_of("all"), seed=0)["methods"]
-    shown = [name for name, method in gallery_methods() if method.takes == "images"]
+    shown = [name for name, method in gallery_methods() if method.takes in gallery.PICTURED]
     assert len(picture.axes) == (1 + len(shown)) * len(gallery.SHOWN)
     first = [axes.get_label() for axes in picture.axes[: len(gallery.SHOWN)]]
     assert first == ["cat", "dog", "ship", "automobile", "horse", "airplane"]
@@ -276,7 +276,9 @@ def gallery_methods():
 
 
 def test_a_method_that_takes_no_images_is_explained_without_a_picture(fake, tmp_path, capsys):
-    names = [name for name, method in gallery_methods() if method.takes != "images"]
+    from batchmix.cli.gallery import PICTURED
+
+    names = [name for name, method in gallery_methods() if method.takes not in PICTURED]
     assert call(names[0], "--out", tmp_path) == 0
     assert files(tmp_path) == []
     assert "How to use: " in capsys.readouterr().out

@@ -178,6 +178,17 @@ MIX = Mixup(seed=0)
         ("kinds", lambda: MIX(IMAGE, LABEL, kinds=["pass"])),
         ("kinds['y']", lambda: MIX(IMAGE, LABEL, kinds={"y": "labels"})),
         ("y.map", lambda: CutMix(seed=0)(IMAGE, {"map": MAP[:, :3]}, kinds={"y.map": "segmentation"})),
+        ("y", lambda: CutMix(seed=0)(IMAGE, torch.rand(B, 1, 6, 8))),  # depth, or heat
+        ("y", lambda: CutMix(seed=0)(IMAGE, MAP[:, ::2, ::2])),  # ids of positions at half the resolution
+        ("y", lambda: CutMix(seed=0)(IMAGE.unsqueeze(2), MAP)),  # one map for all frames of a video
+        ("y", lambda: CutMix(seed=0)(IMAGE[:, :, 0], MAP[:, 0])),  # each step of a series, or 8 labels
+        ("y", lambda: CutMix(seed=0)(IMAGE[:, :, 0], torch.rand(B, 8))),
+        ("y.boxes", lambda: CutMix(seed=0)(IMAGE, {"boxes": torch.rand(B, 5, 4), "label": LABEL})),
+        ("x.attention_mask", lambda: MIX({"x": IMAGE[:, 0], "attention_mask": torch.ones(B, 6)}, LABEL)),
+        ("x.0", lambda: MIX([IMAGE[0]] * 3, [{"boxes": torch.zeros(0, 4)}] * 3)),  # 3 images of 3 channels
+        ("image", lambda: MIX.mix({"image": IMAGE.byte(), "label": LABEL})),
+        ("batch", lambda: MIX({0: IMAGE, "0": IMAGE}, LABEL)),
+        ("x", lambda: MIX(IMAGE.to_sparse(), LABEL)),
     ],
 )
 def test_a_leaf_in_doubt_is_named_in_one_line(named: str, call: Any) -> None:
@@ -197,6 +208,31 @@ def test_a_kind_settles_the_doubt() -> None:
     x, _ = MIX({"image": IMAGE, "ids": LABEL, "meta": {"name": NAMES, "age": AGE}}, LABEL, kinds=PASSED)
     assert x["ids"] is LABEL
     assert x["meta"]["name"] is NAMES
+
+
+def test_bytes_are_told_how_to_become_images() -> None:
+    with pytest.raises(
+        MixError, match=r"^image takes floating point images, such as image\.float\(\) / 255, or"
+    ):
+        MIX.mix({"image": IMAGE.byte(), "label": LABEL})
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    image: Tensor
+    scale: dataclasses.InitVar[int]
+    size: tuple[int, ...] = dataclasses.field(init=False, default=())
+
+    def __post_init__(self, scale: int) -> None:
+        object.__setattr__(self, "size", (6 * scale, 8 * scale))
+
+
+def test_a_dataclass_that_cannot_be_built_again_from_its_fields_is_mixed() -> None:
+    whole = Frozen(IMAGE, 2)
+    mixed, _ = Mixup(1.0, seed=3)({"deep": [whole]}, LABEL, kinds={"x.deep.0.size": "pass"})
+    assert torch.equal(mixed["deep"][0].image, blend(IMAGE, plan_of(Mixup())))
+    assert mixed["deep"][0].size == (12, 16)
+    assert whole.image is IMAGE
 
 
 PASSED = {"x.ids": "pass", "x.meta": "pass"}

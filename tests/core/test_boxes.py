@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import reference
-from batchmix.core.boxes import box_masks, place_boxes, sample_boxes, sample_sides
+from batchmix.core.boxes import box_masks, boxes_around, place_boxes, sample_boxes, sample_sides
 
 sides = st.integers(1, 12)
 
@@ -99,3 +101,20 @@ def test_a_series_has_stretches() -> None:
     mask, lam = box_masks(boxes, (5,))
     assert mask.tolist() == [[[True, False, False, True, True]], [[True] * 5]]
     assert lam.tolist() == pytest.approx([0.6, 1.0])
+
+
+def test_boxes_lie_around_their_places_and_are_clipped() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lam = torch.rand(50, generator=generator)
+    middles = torch.stack([torch.randint(side, (50,), generator=generator) for side in (6, 9)], 1)
+    for box, own, (row, column) in zip(
+        boxes_around(lam, middles, (6, 9)).tolist(), lam.tolist(), middles.tolist(), strict=True
+    ):
+        expected = []
+        for middle, side in ((row, 6), (column, 9)):
+            cut = math.floor(side * math.sqrt(1 - own))
+            expected += [max(0, middle - cut // 2), min(side, middle - cut // 2 + cut)]
+        assert box == expected
+    whole, nothing = boxes_around(torch.tensor([0.0, 1.0]), torch.tensor([[3, 4], [3, 4]]), (6, 9)).tolist()
+    assert whole == [0, 6, 0, 9]
+    assert nothing == [3, 3, 4, 4]

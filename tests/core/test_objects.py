@@ -81,6 +81,15 @@ def test_the_share_that_has_to_be_seen_is_an_argument(min_visible: float, stays:
     assert len(mixed["boxes"]) == stays
 
 
+def test_the_area_of_an_object_shrinks_with_its_box() -> None:
+    targets = [
+        {"boxes": boxes((2, 1, 6, 3)), "area": torch.tensor([6.0])},
+        {"boxes": boxes(), "area": torch.zeros(0)},
+    ]
+    mixed = mix_objects(targets, paste(0, H, 4, W))
+    assert [target["area"].tolist() for target in mixed] == [[3.0], [3.0]]
+
+
 def test_height_is_not_width() -> None:
     mixed = mix_objects(images(boxes((0, 0, 8, 6)), boxes((0, 0, 8, 6))), paste(4, H, 0, W))[0]
     assert torch.equal(mixed["boxes"], boxes((0, 0, 8, 4), (0, 4, 8, 6)))

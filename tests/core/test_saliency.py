@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from batchmix import MixError
-from batchmix.core.saliency import boxes_around, fine_grained, maps_of, peaks
+from batchmix.core.saliency import fine_grained, maps_of, peaks
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_rng")
 
@@ -122,20 +120,3 @@ def test_what_is_no_map_is_named_in_one_line(wrong: object) -> None:
 def test_what_is_no_image_is_named_in_one_line(x: object) -> None:
     with pytest.raises(MixError, match=r"^x takes floating point images \(B, C, H, W\) to look at, got "):
         fine_grained(x)
-
-
-def test_boxes_lie_around_their_places_and_are_clipped() -> None:
-    generator = torch.Generator().manual_seed(0)
-    lam = torch.rand(50, generator=generator)
-    middles = torch.stack([torch.randint(side, (50,), generator=generator) for side in (6, 9)], 1)
-    for box, own, (row, column) in zip(
-        boxes_around(lam, middles, (6, 9)).tolist(), lam.tolist(), middles.tolist(), strict=True
-    ):
-        expected = []
-        for middle, side in ((row, 6), (column, 9)):
-            cut = math.floor(side * math.sqrt(1 - own))
-            expected += [max(0, middle - cut // 2), min(side, middle - cut // 2 + cut)]
-        assert box == expected
-    whole, nothing = boxes_around(torch.tensor([0.0, 1.0]), torch.tensor([[3, 4], [3, 4]]), (6, 9)).tolist()
-    assert whole == [0, 6, 0, 9]
-    assert nothing == [3, 3, 4, 4]

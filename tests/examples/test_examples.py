@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -56,6 +57,17 @@ def test_an_example_reaches_what_it_states(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_can_be_read_at_a_glance(path: Path) -> None:
     assert 30 <= len(path.read_text(encoding="utf-8").splitlines()) <= 60
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_says_how_to_install_and_run_it(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    wanted = (
+        r"mixup [^\n]+\.\n\n"
+        r"pip install 'batchmix\[cli(,[a-z-]+)?\]'\n"
+        rf"python examples/{path.name}    # reaches \d\d % in half a minute on two cores(\ntorchrun .+)?"
+    )
+    assert re.fullmatch(wanted, docstring)
 
 
 def test_what_is_stated_and_printed_is_read() -> None:

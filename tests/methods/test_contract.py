@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import reference
-from batchmix import MixedTarget, Mixer
+from batchmix import Choice, MixedTarget, Mixer, MixError
 from batchmix.methods import discover
 
 METHODS = discover()
@@ -179,6 +179,22 @@ def test_a_plan_replays_on_whatever_belongs_to_the_batch(method: type[Mixer]) ->
     assert mixer.step == 1  # a replay is not a draw
 
 
+def test_a_method_mixes_in_a_choice_as_it_does_alone_or_is_refused(method: type[Mixer]) -> None:
+    x, y, alone = samples(method, 8, torch.float32), targets(method, 8), make(method)
+    if not method.whole_plan:
+        with pytest.raises(MixError, match=f"^methods takes ones that a plan .* got {method.__name__}"):
+            Choice({alone: 1.0})
+        return
+    choice = Choice({alone: 1.0}, seed=3)
+    plan = choice.plan(x, y)
+    choice.step = 0
+    mixed, target = choice(x, y)
+    expected, wanted = alone(x, y, plan=plan)
+    assert torch.equal(mixed, expected)
+    assert torch.equal(target.lam, wanted.lam)
+    assert (plan.lam < 1).any()
+
+
 def test_where_nothing_is_mixed_the_batch_is_handed_back(method: type[Mixer]) -> None:
     x, y = samples(method, 8, torch.float32), targets(method, 8)
     mixed, target = make(method, p=0.0, seed=0)(x, y)
@@ -188,3 +204,42 @@ def test_where_nothing_is_mixed_the_batch_is_handed_back(method: type[Mixer]) ->
     plan = make(method, p=0.0, seed=0).plan(x, y)
     assert torch.equal(plan.partner, torch.arange(8))
     assert torch.equal(plan.lam, torch.ones(8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_images_in_channels_last_stay_so_and_have_the_same_values(
+    method: type[Mixer], dtype: torch.dtype
+) -> None:
+    x, y = samples(method, 5, dtype), targets(method, 5)
+    if x.dim() != 4:
+        pytest.skip("samples are no images: they have no such format")
+    mixed, target = make(method, seed=3)(x, y)
+    turned, its_target = make(method, seed=3)(x.to(memory_format=torch.channels_last), y)
+    assert turned.is_contiguous(memory_format=torch.channels_last)
+    assert not turned.is_contiguous()
+    assert torch.equal(turned, mixed)
+    assert torch.equal(its_target.lam, target.lam)
+
+
+def test_all_randomness_comes_from_the_generator_that_is_given(method: type[Mixer]) -> None:
+    mixer, x, y = make(method), samples(method, 8, torch.float32), targets(method, 8)
+    settings = {name: getattr(mixer, name) for name in mixer.hyperparameters}
+    one, two, other = (
+        mixer.sample(x, y, between=False, generator=torch.Generator().manual_seed(seed), **settings)
+        for seed in (1, 1, 2)
+    )
+    assert_same_plan(one, two)
+    assert not torch.equal(one.partner, other.partner)
+
+
+@pytest.mark.gpu
+def test_a_generator_of_the_device_draws_there(method: type[Mixer]) -> None:
+    x, y = samples(method, 8, torch.float32).cuda(), targets(method, 8).cuda()
+    before = torch.cuda.get_rng_state()
+    one, two = (make(method, seed=3).plan(x, y) for _ in range(2))
+    assert one.device == x.device
+    assert_same_plan(one, two)
+    mixed, target = make(method, seed=3)(x, y)
+    torch.testing.assert_close(mixed.cpu().double(), expected_of(method, x.cpu(), one.to("cpu")))
+    assert torch.equal(target.lam, one.lam)
+    assert torch.equal(torch.cuda.get_rng_state(), before)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from batchmix import Choice, CutMix, Mixup
+from batchmix import Choice, CutMix, ManifoldMixup, Mixup, RegMixup, SnapMix
 from batchmix.mixer import Mixer
 
 ASKING = {
@@ -117,6 +117,26 @@ def test_a_step_asks_the_device_nothing(case: tuple[Callable[[], Mixer], tuple[T
         for _ in range(2):
             mixer(x, y)
     assert mixer.step == 2
+
+
+def manifold_step(x: Tensor, y: Tensor) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).to(x.device)
+    with ManifoldMixup(model, ["0"], mixer=Mixup(2.0, seed=0))(x, y):
+        model(x)
+
+
+BESIDE: dict[str, Callable[[Tensor, Tensor], object]] = {
+    "manifold": manifold_step,
+    "regmixup": RegMixup(Mixup(10.0, seed=0)),
+    "snapmix": SnapMix(lambda x, y: x.mean(1), seed=0),
+}
+
+
+@pytest.mark.parametrize("step", BESIDE.values(), ids=BESIDE.keys())
+def test_what_is_no_plan_asks_the_device_nothing_either(step: Callable[[Tensor, Tensor], object]) -> None:
+    with no_questions():
+        for _ in range(2):
+            step(*images)
 
 
 @pytest.fixture

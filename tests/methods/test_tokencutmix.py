@@ -94,6 +94,15 @@ def test_labels_of_tokens_are_pasted_with_them() -> None:
     assert not torch.equal(x["input_ids"], ids)
 
 
+@pytest.mark.parametrize("labels", [torch.zeros(6, T, dtype=torch.long), torch.rand(6, T, 3)])
+def test_labels_of_tokens_are_not_paired_in_silence(labels: torch.Tensor) -> None:
+    ids, _ = batch()
+    with pytest.raises(MixError, match=r"^y takes a kind, 'segmentation' for labels of tokens or "):
+        TokenCutMix(seed=1)(ids, labels)
+    _, target = TokenCutMix(seed=1)(ids, labels, kinds={"y": "multilabel"})
+    assert torch.equal(target.a, labels)
+
+
 def test_a_batch_in_one_dict_is_mixed() -> None:
     ids, mask = batch()
     whole = {"input_ids": ids, "attention_mask": mask, "labels": torch.arange(6)}

@@ -211,6 +211,43 @@ def test_timm_1489_kornia_4493_keras_a_mask_of_class_ids_is_cut_with_the_image(
     assert not torch.equal(ids, y)
 
 
+def detections() -> list[dict[str, Tensor]]:
+    boxes = [(0.0, 0.0, 4.0, 4.0), (2.0, 2.0, 8.0, 6.0), (1.0, 1.0, 3.0, 5.0), (4.0, 0.0, 8.0, 3.0)]
+    return [{"boxes": torch.tensor([box]), "labels": torch.tensor([i + 1])} for i, box in enumerate(boxes)]
+
+
+def test_yolo_105_boxes_keep_their_places_under_mixup() -> None:
+    # MultimediaTechLab/YOLO#105: the coordinates of boxes were multiplied by lam with the images.
+    before = detections()
+    _, mixed = Mixup(1.0, partner="roll", seed=0)(noise(4, 3, 6, 8), detections())
+    for i, objects in enumerate(mixed):
+        both = torch.cat([before[i]["boxes"], before[i - 1]["boxes"]])
+        assert torch.equal(objects["boxes"], both)
+        torch.testing.assert_close(objects["weights"].sum(), torch.tensor(1.0))
+
+
+def test_keras_labels_of_boxes_go_with_their_boxes() -> None:
+    # Keras joined the labels of boxes along another axis than the boxes, or blended them.
+    before = detections()
+    for mixer in (Mixup(1.0, partner="roll", seed=0), CutMix(1.0, partner="roll", seed=0)):
+        for i, objects in enumerate(mixer(noise(4, 3, 6, 8), detections())[1]):
+            assert objects["labels"].dtype == torch.int64
+            assert len(objects["labels"]) == len(objects["boxes"])
+            assert set(objects["labels"].tolist()) <= {
+                int(before[i]["labels"]),
+                int(before[i - 1]["labels"]),
+            }
+
+
+@pytest.mark.parametrize("key", ["mask", "boxes", "keypoints", "bbox_xyxy"])
+@pytest.mark.parametrize("mixer", [Mixup(1.0, seed=0), CutMix(1.0, seed=0)])
+def test_kornia_4493_no_key_of_a_batch_stays_unmixed_in_silence(mixer: Mixup | CutMix, key: str) -> None:
+    # kornia#4493: masks, boxes and key points went through unmixed beside mixed images.
+    shape = {"mask": (4, 1, 6, 8), "keypoints": (4, 5, 3)}.get(key, (4, 5, 4))
+    with pytest.raises(MixError, match=f"^y.{key} takes a kind, as in kinds="):
+        mixer(noise(4, 3, 6, 8), {"label": Y, key: noise(*shape)})
+
+
 def test_monai_labels_are_not_all_of_the_partner() -> None:
     # MONAI's labels became the partner's whatever was cut.
     _, target = CutMix(1.0, fold=True, partner="roll", seed=0)(noise(4, 3, 32, 32), Y)

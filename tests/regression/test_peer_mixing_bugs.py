@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 
 from batchmix import MixedTarget, MixPlan, Mixup, blend, sample_lam
 
@@ -116,3 +117,20 @@ def test_clovaai_labels_of_no_draw_are_their_own() -> None:
     assert isinstance(target, MixedTarget)
     assert torch.equal(target.dominant, y)
     assert torch.equal(target.dense(4), torch.eye(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_timm_targets_beside_half_precision_images_are_float32(dtype: torch.dtype) -> None:
+    # timm made float64 targets in half mode.
+    _, target = Mixup(1.0, seed=0)(torch.rand(4, 3, 4, 4).to(dtype), torch.arange(4))
+    assert target.lam.dtype == torch.float32
+    assert target.dense(4).dtype == torch.float32
+
+
+def test_composer_875_partners_come_from_the_same_micro_batch() -> None:
+    # composer#875: micro-batches were split from a batch whose partners lay in another one.
+    mixup, y = Mixup(1.0, seed=0), torch.arange(8)
+    for part in y.split(4):
+        x, target = mixup(part.double().view(4, 1), part)
+        assert set(target.b.tolist()) <= set(part.tolist())
+        torch.testing.assert_close(x, target.map(Tensor.double).unsqueeze(1).dense(1))

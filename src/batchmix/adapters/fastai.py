@@ -28,14 +28,16 @@ batchmix; ``learn.remove_cb(MixUpCallback)`` before it leaves a learner that doe
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
+from batchmix.core import losses
 from batchmix.core.batches import Kinds
-from batchmix.core.losses import MixUpLoss, mixed_loss
+from batchmix.core.losses import mixed_loss
 from batchmix.core.metrics import expected_accuracy
 from batchmix.core.plan import as_rows, describe
 from batchmix.core.targets import MixedTarget
@@ -56,6 +58,9 @@ __all__ = ["MixUpCallback", "MixUpLoss", "MixedAccuracy", "mixup"]
 
 MIXING = 9.5  # after CastToTensor (9), so that samples are plain tensors, and before MixedPrecision (10)
 LOSS = -9  # before every callback that changes the loss: regularisers (0), GradientAccumulation (6)
+
+ASKED_OF_A_LOSS = ("activation", "decodes", "reduction")
+"""What fastai reads from ``learn.loss_func`` where it has it, to predict and to interpret."""
 
 
 class MixUpCallback(Callback):
@@ -105,6 +110,8 @@ class MixUpCallback(Callback):
         kinds: Kinds | None = None,
         **options: Any,
     ) -> None:
+        if isinstance(alpha, Mixer):
+            raise MixError.of("alpha", alpha, "a number >= 0, and a mixer goes by its name, mixer=")
         for name, value in (("stack_x", stack_x), ("stack_y", stack_y)):
             if not isinstance(value, bool):
                 raise MixError.of(name, value, "True or False")
@@ -201,6 +208,43 @@ class MixUpCallback(Callback):
         return (x, x[plan.partner], plan.lam), _several(targets, len(yb))
 
 
+class MixUpLoss(losses.MixUpLoss):
+    """``batchmix.MixUpLoss`` as the loss of a Learner, which predicts and interprets as with the wrapped one.
+
+    ``learn.mixup()`` takes any loss without it. Wrap one where your own code calls it with a MixedTarget.
+
+    Args:
+        loss_fn: Any loss; fastai's keeps its activation and its decoding.
+
+    Example:
+        >>> import torch
+        >>> from fastai.losses import CrossEntropyLossFlat
+        >>> loss = MixUpLoss(CrossEntropyLossFlat())
+        >>> loss.decodes(torch.tensor([[0.2, 0.8]]))
+        tensor([1])
+    """
+
+    def forward(self, output: Any, target: Any, **options: Any) -> Tensor:
+        """The loss of a mixed or plain target; fastai gives functions ``reduction="none"`` as an option."""
+        loss_fn = functools.partial(self.loss_fn, **options) if options else self.loss_fn
+        return mixed_loss(loss_fn, output, target)
+
+    def to(self, *args: Any, **kwargs: Any) -> MixUpLoss:
+        """As for any module; fastai's losses are none, and move their class weights when told."""
+        if isinstance(self.loss_fn, BaseLoss):
+            self.loss_fn.to(*args, **kwargs)
+        return super().to(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loss_fn, name) if name in ASKED_OF_A_LOSS else super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "reduction":  # which fastai sets for the time of an interpretation
+            self.loss_fn.reduction = value  # type: ignore[attr-defined]
+        else:
+            super().__setattr__(name, value)
+
+
 class MixedAccuracy(Metric):
     """Accuracy; in training, where both labels of a mixed sample count by their weights.
 
@@ -287,7 +331,7 @@ def _refuse_others(learn: Any, *allowed: Callback) -> None:
 
 def _loss(loss_func: Any, pred: Any, targets: tuple[Any, ...]) -> Tensor:
     """``loss_func(pred, *targets)``, some of which are mixed."""
-    if isinstance(loss_func, MixUpLoss):
+    if isinstance(loss_func, losses.MixUpLoss):
         loss_func = loss_func.loss_fn
     if len(targets) != 1 or not isinstance(targets[0], MixedTarget):
         return _loss_of_parts(loss_func, pred, targets)

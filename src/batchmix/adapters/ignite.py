@@ -24,6 +24,8 @@ from typing import Any
 
 import torch
 
+from batchmix.core.batches import Kinds
+from batchmix.core.plan import describe
 from batchmix.errors import MixError, needs
 from batchmix.methods.mixup import Mixup
 from batchmix.mixer import Mixer
@@ -36,7 +38,9 @@ __all__ = ["mixup_batch"]
 PrepareBatch = Callable[..., tuple[Any, Any]]
 
 
-def mixup_batch(mixer: Mixer | None = None, *, prepare_batch: PrepareBatch | None = None) -> PrepareBatch:
+def mixup_batch(
+    mixer: Mixer | None = None, *, prepare_batch: PrepareBatch | None = None, kinds: Kinds | None = None
+) -> PrepareBatch:
     """What ``create_supervised_trainer`` and ``supervised_training_step`` take as ``prepare_batch``.
 
     Args:
@@ -44,13 +48,14 @@ def mixup_batch(mixer: Mixer | None = None, *, prepare_batch: PrepareBatch | Non
         prepare_batch: Your own, called as ``prepare_batch(batch, device=..., non_blocking=...)``; what it
             returns, ``(x, y)``, is mixed. If left out, the pair is moved to the device, which is what Ignite
             does.
+        kinds: What a tensor is where that is in doubt, as for a mixer: ``{"y": "segmentation"}``.
 
     Returns:
         A callable of ``(batch, device, non_blocking)`` that returns the mixed samples and their MixedTarget,
         or ``(x, y)`` unmixed where no gradient is recorded.
 
     Raises:
-        MixError: If an argument is not of the form above.
+        MixError: If an argument is not of the form above; while training, if a batch is not.
     """
     mixer = Mixup(0.4) if mixer is None else mixer
     prepare = _to_device if prepare_batch is None else prepare_batch
@@ -63,13 +68,16 @@ def mixup_batch(mixer: Mixer | None = None, *, prepare_batch: PrepareBatch | Non
         batch: Any, device: torch.device | str | None = None, non_blocking: bool = False
     ) -> tuple[Any, Any]:
         x, y = prepare(batch, device=device, non_blocking=non_blocking)
-        return mixer(x, y) if torch.is_grad_enabled() else (x, y)
+        return mixer(x, y, kinds=kinds) if torch.is_grad_enabled() else (x, y)
 
     return prepare_mixed
 
 
 def _to_device(batch: Any, device: torch.device | str | None, non_blocking: bool) -> tuple[Any, Any]:
     """What Ignite does with a batch unless it is told otherwise."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else describe(batch)
+        raise MixError(f"batch takes (x, y), and any other is made one by your own prepare_batch, got {got}")
     x, y = batch
     return (
         convert_tensor(x, device=device, non_blocking=non_blocking),

@@ -33,6 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from batchmix.core.batches import Kinds
 from batchmix.core.plan import describe
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
@@ -59,9 +60,9 @@ class MixUpDataset(keras.utils.PyDataset):
         batch_size: Of arrays; 32 if left out. A data set has its own.
         shuffle: Whether arrays are read in another order each epoch, drawn from the mixer's seed and step.
             (The ``shuffle`` of ``fit`` changes the order of whole batches.)
-        data_format: ``"channels_last"`` or ``"channels_first"``, of images;
-        ``keras.config.image_data_format()``
-            if left out.
+        data_format: ``"channels_last"`` or ``"channels_first"``, of images; that of
+            ``keras.config.image_data_format()`` if left out.
+        kinds: What an array is where that is in doubt, as for a mixer: ``{"y": "segmentation"}``.
 
     Raises:
         MixError: If an argument is not of the form above.
@@ -84,6 +85,7 @@ class MixUpDataset(keras.utils.PyDataset):
         batch_size: int | None = None,
         shuffle: bool = True,
         data_format: str | None = None,
+        kinds: Kinds | None = None,
     ) -> None:
         super().__init__()
         self.mixer = Mixup(0.4) if mixer is None else mixer
@@ -92,6 +94,7 @@ class MixUpDataset(keras.utils.PyDataset):
         if num_classes is not None and not _is_count(num_classes):
             raise MixError.of("num_classes", num_classes, "a whole number >= 1, or None for float targets")
         self.num_classes = num_classes
+        self.kinds = kinds
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
         if self.data_format not in ("channels_last", "channels_first"):
             raise MixError.of("data_format", data_format, "'channels_last' or 'channels_first'")
@@ -122,7 +125,7 @@ class MixUpDataset(keras.utils.PyDataset):
             got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else describe(batch)
             raise MixError(f"x takes a data set of batches (x, y), without sample weights, got {got}")
         x, y = (keras.tree.map_structure(_tensor, part) for part in batch)
-        mixed, target = self.mixer(keras.tree.map_structure(self._channels_first, x), y)
+        mixed, target = self.mixer(keras.tree.map_structure(self._channels_first, x), y, kinds=self.kinds)
         mixed = keras.tree.map_structure(self._channels_back, mixed)
         return keras.tree.map_structure(Tensor.numpy, mixed), keras.tree.map_structure(self._dense, target)
 
@@ -168,6 +171,8 @@ class _Arrays:
 
     def __init__(self, x: Any, y: Any, batch_size: int, shuffle: bool, mixer: Mixer) -> None:
         self.parts = keras.tree.map_structure(_tensor, (x, y))
+        if any(part.dim() == 0 for part in keras.tree.flatten(self.parts)):
+            raise MixError("x and y take arrays, or several in a list, got a list of numbers: np.array(y)")
         lengths = {len(part) for part in keras.tree.flatten(self.parts)}
         if len(lengths) != 1:
             raise MixError(f"y takes as many targets as x has samples, got lengths {sorted(lengths)}")
@@ -228,6 +233,8 @@ def _source(x: Any, y: Any, batch_size: Any, shuffle: Any, mixer: Mixer) -> Any:
         raise MixError("y takes nothing where x is a data set, which brings its targets")
     if batch_size is not None:
         raise MixError.of("batch_size", batch_size, "nothing where x is a data set, which has its own")
+    if isinstance(x, MixUpDataset):
+        raise MixError("x takes data that are not mixed yet, got a MixUpDataset")
     if is_dataset:
         if x.workers > 1 or x.use_multiprocessing:
             raise MixError(

@@ -28,6 +28,7 @@ from typing import Any
 
 from torch import Tensor
 
+from batchmix.core.batches import Kinds
 from batchmix.core.losses import LossFn, mixed_loss
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
@@ -51,6 +52,7 @@ class MixUpNet(NeuralNet):
         args: Those of the net.
         mixer: What makes the mixer: a class, called with the ``mixer__...`` arguments each time that the net
             is initialized; or a mixer, which is copied then, so that fitting changes no argument of the net.
+        kinds: What a tensor is where that is in doubt, as for a mixer: ``{"y": "segmentation"}``.
         kwargs: Those of the net, and ``mixer__...``.
 
     Attributes:
@@ -60,9 +62,16 @@ class MixUpNet(NeuralNet):
     criterion_: Any
     prefixes_ = [*NeuralNet.prefixes_, "mixer"]  # noqa: RUF012  (skorch's own form)
 
-    def __init__(self, *args: Any, mixer: Callable[..., Mixer] | Mixer = Mixup, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        mixer: Callable[..., Mixer] | Mixer = Mixup,
+        kinds: Kinds | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.mixer = mixer
+        self.kinds = kinds
 
     def initialize(self) -> Any:
         """Initialize the net, then its mixer."""
@@ -105,7 +114,7 @@ class MixUpNet(NeuralNet):
     def train_step(self, batch: Any, **fit_params: Any) -> Any:
         """As in skorch, with the mixed batch."""
         x, y = (to_tensor(part, device=self.device) for part in unpack_data(batch))
-        return super().train_step(self.mixer_(x, y), **fit_params)
+        return super().train_step(self.mixer_(x, y, kinds=self.kinds), **fit_params)
 
     def get_loss(self, y_pred: Any, y_true: Any, *args: Any, **kwargs: Any) -> Any:
         """As in skorch; ``y_true`` may be a MixedTarget."""

@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from batchmix.core.plan import describe
+from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
 from batchmix.methods.cutmix import CutMix as CutMixMixer
 from batchmix.methods.mixup import Mixup as MixupMixer
@@ -113,6 +114,9 @@ class _BatchTransform(v2.Transform):
         return f"{self.mixer!r}, num_classes={self.num_classes}"
 
     def _labels_of(self, batch: Any) -> Tensor:
+        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        if pair and isinstance(batch[1], MixedTarget):
+            raise MixError("labels takes a batch that is not mixed yet, got a MixedTarget")
         try:
             labels = self._labels_getter(batch)
         except (ValueError, IndexError) as error:
@@ -199,6 +203,11 @@ def _places_of_images(leaves: list[Any], labels: Tensor) -> list[int]:
         raise MixError("batch takes images (B, C, H, W) beside the labels, got none")
     for place in places:
         image = leaves[place]
+        if not image.is_floating_point():
+            raise MixError(
+                "images takes floating point, such as from v2.ToDtype(torch.float32, scale=True), "
+                f"got {describe(image.as_subclass(Tensor))}"
+            )
         ndim = 5 if isinstance(image, tv_tensors.Video) else 4
         if image.dim() != ndim:
             raise MixError(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from batchmix.data import Cifar10
     from batchmix.mixer import Mixer
 
+PICTURED = ("images", "any samples")  # what the methods take that can be drawn
 SHOWN = (3, 5, 8, 1, 7, 0)  # cat, dog, ship, automobile, horse, airplane
 ALPHA = 4.0  # of all methods that take one: most weights are far from 0 and 1, so that the mixing can be seen
 
@@ -58,7 +59,7 @@ def draw(data: Cifar10, name: str, cards: list[Card], seed: int) -> dict[str, Fi
     rows: dict[str, tuple[Any, Any]] = {"images": (x, y)}
     methods = discover()
     for found in cards:
-        if found.name in methods and found.takes == "images":
+        if found.name in methods and found.takes in PICTURED:
             rows[found.title] = _mixer(methods[found.name], seed)(x, y)
     if len(rows) == 1:
         return {}

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, Literal, NamedTuple, get_args
 
-from torch import Tensor
+from torch import Tensor, strided
 
 from batchmix.core.plan import describe
 from batchmix.core.targets import MixedTarget
@@ -87,7 +87,10 @@ def rebuild(batch: Any, mixed: Mapping[str, Any], *, root: str) -> Any:
         return type(batch)(*parts.values())
     if isinstance(batch, (tuple, list)):
         return type(batch)(parts.values())
-    return dataclasses.replace(batch, **parts)
+    new = copy.copy(batch)  # what `replace` cannot give: fields that are no arguments
+    for name, part in parts.items():
+        object.__setattr__(new, name, part)  # a frozen one too
+    return new
 
 
 def check_lengths(leaves: list[Leaf]) -> int:
@@ -102,6 +105,8 @@ def check_lengths(leaves: list[Leaf]) -> int:
             continue
         if not isinstance(leaf.value, Tensor) or leaf.value.dim() == 0:
             raise MixError(f"{leaf.path} takes a tensor (B, ...), got {describe(leaf.value)}")
+        if leaf.value.layout != strided:
+            raise MixError(f"{leaf.path} takes a dense tensor, got one of layout {leaf.value.layout}")
         if not len(leaf.value):
             raise MixError(f"{leaf.path} takes at least one sample, got {describe(leaf.value)}")
         if first is None:
@@ -123,7 +128,10 @@ def lead_of(leaves: list[Leaf]) -> Tensor:
     inputs = [leaf.value for leaf in leaves if leaf.kind == "input" and isinstance(leaf.value, Tensor)]
     if not inputs:
         raise MixError("batch takes at least one leaf of kind 'input', got none")
-    return max(inputs, key=Tensor.dim)
+    lead = inputs[0]
+    for value in inputs[1:]:  # a loop, since torch.compile takes no max(..., key=...)
+        lead = value if value.dim() > lead.dim() else lead
+    return lead
 
 
 def target_of(leaves: list[Leaf]) -> Tensor | None:
@@ -160,6 +168,13 @@ class _Finder:
         if lost:
             there = ", ".join(leaf.path for leaf in leaves)
             raise MixError(f"kinds takes paths that the batch has ({there}), got {lost[0]!r}")
+        paths: set[str] = set()
+        for leaf in leaves:
+            if leaf.path in paths:
+                raise MixError(f"batch takes one leaf a path, got two at {leaf.path!r}: rename a key")
+            paths.add(leaf.path)
+        if any(leaf.kind in ("boxes", "keypoints") for leaf in leaves):
+            _check_stacked(leaves)
         return leaves
 
 
@@ -170,9 +185,14 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...]) -> Kind:
         raise MixError(
             f"{path} takes a tensor (B, ...), or kinds={{'{path}': 'pass'}}, got {describe(value)}"
         )
-    if path.rpartition(".")[2] == "attention_mask" and not value.is_floating_point():
-        return "attention_mask"
     floating = value.is_floating_point()
+    if path.rpartition(".")[2] == "attention_mask":
+        if not floating:
+            return "attention_mask"
+        raise MixError(  # 0 and 1, or what is added to scores: only the first can be united
+            f"{path} takes booleans or whole numbers, such as {path}.long(), "
+            f"or kinds={{'{path}': 'attention_mask'}} where it is 0 and 1, got {describe(value)}"
+        )
     if role == "input":
         if floating:
             return "input"
@@ -186,16 +206,32 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...]) -> Kind:
         return "input"
     if role == "target":
         dense = bool(like) and tuple(value.shape[-len(like) :]) == like and value.dim() > len(like)
-        dense = dense and not (floating and value.dim() == 2)  # soft labels (B, K), whatever K is
-        if dense and not floating:
+        if dense and not floating and value.dim() > 2:
             return "segmentation"
-        if not dense:
+        # In doubt: (B, T) of a series, its steps or T labels; positions of another size than the inputs'.
+        if not dense and (value.dim() <= 2 or not like):
             return "soft" if floating else "class"
     names = ", ".join(get_args(Kind))
+    pixels = f"floating point images, such as {path}.float() / 255, or " if _like_pixels(role, value) else ""
+    example = "segmentation" if value.dim() > 2 else "soft" if floating else "multilabel"
     raise MixError(
-        f"{path} takes a kind, as in kinds={{'{path}': 'segmentation'}} (one of {names}), "
+        f"{path} takes {pixels}a kind, as in kinds={{'{path}': '{example}'}} (one of {names}), "
         f"got {describe(value)}"
     )
+
+
+def _like_pixels(role: Role, value: Tensor) -> bool:
+    return role == "unknown" and not value.is_floating_point() and value.dim() >= 4
+
+
+def _check_stacked(leaves: list[Leaf]) -> None:
+    """Detection models take a list of images, whose channels would be taken for samples."""
+    inputs = [leaf for leaf in leaves if leaf.kind == "input" and isinstance(leaf.value, Tensor)]
+    if inputs and all(leaf.value.dim() < 4 for leaf in inputs):
+        raise MixError(
+            f"{inputs[0].path} takes images (B, C, H, W) beside boxes or key points, as torch.stack makes "
+            f"them of a list, got {describe(inputs[0].value)}"
+        )
 
 
 def _is_detection(node: Any) -> bool:

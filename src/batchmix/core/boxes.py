@@ -21,10 +21,26 @@ def sample_boxes(lam: Tensor, size: tuple[int, ...], *, generator: torch.Generat
 
     Source: Yun et al. 2019, arXiv:1905.04899, section 3.1.
     """
+    sides = [torch.full_like(lam, side, dtype=torch.int64) for side in size]
+    middles = torch.stack([_up_to(side, generator) for side in sides], 1)
+    return boxes_around(lam, middles, size)
+
+
+def boxes_around(lam: Tensor, middles: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A box for each weight around a given place, clipped at the image's edges.
+
+    Args:
+        lam: (B,) share of the image that the box leaves, before it is clipped.
+        middles: (B, 2) int64, row and column; or (B, 1).
+        size: (H, W) or (T,).
+
+    Returns:
+        (B, 4) or (B, 2), as ``sample_boxes``.
+    """
     ends = []
-    for side in size:
+    for axis, side in enumerate(size):
         cut = (side * (1 - lam) ** (1 / len(size))).floor().long()
-        middle = _up_to(torch.full_like(cut, side), generator)
+        middle = middles[:, axis]
         ends += [(middle - cut // 2).clamp(min=0), (middle + (cut + 1) // 2).clamp(max=side)]
     return torch.stack(ends, 1)
 

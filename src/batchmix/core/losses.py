@@ -71,6 +71,9 @@ class MixUpLoss(nn.Module):
     Args:
         loss_fn: Called as ``loss_fn(output, target)``; see ``mixed_loss`` for what is computed.
 
+    Raises:
+        MixError: If ``loss_fn`` cannot be called.
+
     Example:
         >>> import torch
         >>> loss_fn = MixUpLoss(nn.CrossEntropyLoss())

@@ -50,6 +50,11 @@ def calibration_error(probs: Tensor, labels: Tensor, *, bins: int = 15) -> Tenso
     Raises:
         MixError: If the shapes do not fit.
 
+    Example:
+        >>> probs = torch.tensor([[0.75, 0.25], [0.75, 0.25]])  # sure to 0.75, right in one of two
+        >>> calibration_error(probs, torch.tensor([0, 1]))
+        tensor(0.2500)
+
     Source: Guo et al. 2017, arXiv:1706.04599, eq. 3.
     """
     if probs.dim() != 2 or labels.shape != probs.shape[:1] or not len(labels):

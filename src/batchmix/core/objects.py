@@ -34,7 +34,8 @@ def mix_objects(
         targets: For each image of the batch a dict, as torchvision's detection models take it: ``"boxes"``
             (N, 4) float, left, top, right, bottom in pixels, or ``"keypoints"`` (N, K, 3), x, y, visibility,
             or both; whatever else has one entry an object in every image, such as ``"labels"`` (N,), goes
-            with them, and ``"masks"`` (N, H, W) are pasted. All else (``"image_id"``) stays the image's.
+            with them, ``"masks"`` (N, H, W) are pasted, and ``"area"`` (N,) shrinks with its box. All else
+            (``"image_id"``) stays the image's.
         plan: The plan that mixed the images.
         min_visible: Share of a box's area, in [0, 1].
 
@@ -97,6 +98,8 @@ def _visible(entries: Entries, mask: Tensor, min_visible: float) -> Entries:
     if "boxes" in entries:
         entries["boxes"], share = _see_boxes(entries["boxes"], mask)
         keep = (share > 0) & (share >= min_visible)
+        if "area" in entries:
+            entries["area"] = entries["area"] * share.to(torch.float32)
     kept = {name: entry[keep] for name, entry in entries.items()}
     return kept | {"weights": _ones(kept)}
 

@@ -1,4 +1,4 @@
-"""Where an image draws the eye, as a map for each image; and boxes around such places."""
+"""Where an image draws the eye, as a map for each image."""
 
 from __future__ import annotations
 
@@ -103,27 +103,6 @@ def peaks(maps: Tensor) -> Tensor:
     """Row and column of each map's maximum, (B, 2) int64, from (B, H, W)."""
     place, width = maps.flatten(1).argmax(1), maps.shape[2]
     return torch.stack([place.div(width, rounding_mode="floor"), place % width], 1)
-
-
-def boxes_around(lam: Tensor, middles: Tensor, size: tuple[int, int]) -> Tensor:
-    """A box for each weight around a given place, clipped at the image's edges.
-
-    Args:
-        lam: (B,) share of the image that the box leaves, before it is clipped.
-        middles: (B, 2) int64, row and column.
-        size: (H, W).
-
-    Returns:
-        (B, 4) int64: top, bottom, left, right; the ends are exclusive.
-    """
-    ends = []
-    for axis, side in enumerate(size):
-        cut = (side * (1 - lam).sqrt()).floor().long()
-        ends += [
-            (middles[:, axis] - cut // 2).clamp(min=0),
-            (middles[:, axis] + (cut + 1) // 2).clamp(max=side),
-        ]
-    return torch.stack(ends, 1)
 
 
 def check_images(x: object) -> None:

@@ -25,9 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from batchmix.core.masks import draw_partners, mean_of, plan_of
 from batchmix.core.plan import MixPlan
 from batchmix.core.saliency import Look, fine_grained, maps_of
-from batchmix.core.sampling import Policy, check_choice, sample_partner
+from batchmix.core.sampling import Policy, check_choice
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
@@ -95,17 +96,15 @@ class AttentiveCutMix(Mixer):
         if between:
             raise MixError("between takes a method that does not look at the images, got AttentiveCutMix")
         maps = maps_of(self.attention, x, name="attention").to(generator.device)
-        count, (height, width) = len(x), x.shape[2:]
-        partner = sample_partner(count, self.partner, labels=y, generator=generator)
+        height, width = x.shape[2:]
+        partner = draw_partners(x, y, self.partner, per="sample", between=False, generator=generator)
         attended = self._attended(maps, min(self.grid, height), min(self.grid, width))[partner]
         row, column = (
             torch.arange(side, device=maps.device) * cells // side
             for side, cells in zip((height, width), attended.shape[1:], strict=True)
         )
         mask = ~attended[:, row][:, :, column].unsqueeze(1)
-        lam = mask.sum((1, 2, 3)).double().div(height * width).float()
-        own = torch.arange(count, device=generator.device)
-        return MixPlan(partner, lam, mask).only(partner != own)
+        return plan_of(partner, mask, mean_of(mask), per="sample", between=False)
 
     def _attended(self, maps: Tensor, rows: int, columns: int) -> Tensor:
         """The cells of largest mean attention, (B, rows, columns) bool."""

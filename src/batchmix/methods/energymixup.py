@@ -67,6 +67,8 @@ class EnergyMixup(Mixer):
 
     takes: ClassVar[str] = "waveforms"
 
+    whole_plan: ClassVar[bool] = False  # the sum is divided by its length
+
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
 
     def __init__(

@@ -61,6 +61,8 @@ class KMixup(Mixer):
     Source: Greenewald et al. 2021, arXiv:2106.02933, section 2.
     """
 
+    takes: ClassVar[str] = "any samples"
+
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
 
     def __init__(

@@ -17,20 +17,14 @@ per sample and folded: Gugger 2018, Mixup data augmentation, fast.ai.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from batchmix.core.masks import check_pairing, draw_partners
 from batchmix.core.plan import MixPlan
-from batchmix.core.sampling import (
-    Per,
-    Policy,
-    check_alpha,
-    check_choice,
-    sample_lam,
-    sample_partner,
-)
+from batchmix.core.sampling import Per, Policy, check_alpha, sample_lam
 from batchmix.core.schedules import Schedule
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer
@@ -68,6 +62,8 @@ class Mixup(Mixer):
     Source: Zhang et al. 2018, arXiv:1710.09412; per sample and folded: Gugger 2018, fast.ai.
     """
 
+    takes: ClassVar[str] = "any samples"
+
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
 
     def __init__(
@@ -83,10 +79,7 @@ class Mixup(Mixer):
         seed: int | None = None,
     ) -> None:
         self.alpha = check_alpha(alpha)
-        check_choice("per", per, get_args(Per))
-        check_choice("partner", partner, get_args(Policy))
-        if per == "pair" and partner != "shuffle":
-            raise MixError(f"partner takes 'shuffle' where per='pair', got {partner!r}")
+        check_pairing(per, partner)
         if not isinstance(fold, bool):
             raise MixError.of("fold", fold, "True or False")
         self.per = per
@@ -106,10 +99,7 @@ class Mixup(Mixer):
         """Draw partners, then weights. See ``Mixer.sample``."""
         size = len(x)
         own = torch.arange(size, device=generator.device)
-        mutual = self.per == "pair"
-        partner = own
-        if not between:
-            partner = sample_partner(size, self.partner, mutual=mutual, labels=y, generator=generator)
+        partner = draw_partners(x, y, self.partner, per=self.per, between=between, generator=generator)
         lam = sample_lam(
             settings["alpha"], size, per=self.per, fold=self.fold, partner=partner, generator=generator
         )

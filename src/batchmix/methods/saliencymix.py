@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import torch
 from torch import Tensor
 
-from batchmix.core.boxes import box_masks
+from batchmix.core.boxes import box_masks, boxes_around
+from batchmix.core.masks import draw_partners, plan_of
 from batchmix.core.plan import MixPlan
-from batchmix.core.saliency import Look, at_pixels, boxes_around, fine_grained, maps_of, peaks
-from batchmix.core.sampling import Policy, check_alpha, check_choice, sample_lam, sample_partner
+from batchmix.core.saliency import Look, at_pixels, fine_grained, maps_of, peaks
+from batchmix.core.sampling import Policy, check_alpha, check_choice, sample_lam
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
@@ -88,10 +89,9 @@ class SaliencyMix(Mixer):
         if between:
             raise MixError("between takes a method that does not look at the images, got SaliencyMix")
         maps = maps_of(self.saliency, x, name="saliency").to(generator.device)
-        count, size = len(x), (x.shape[2], x.shape[3])
-        partner = sample_partner(count, self.partner, labels=y, generator=generator)
-        lam = sample_lam(settings["alpha"], count, fold=False, generator=generator)
+        size = (x.shape[2], x.shape[3])
+        partner = draw_partners(x, y, self.partner, per="sample", between=False, generator=generator)
+        lam = sample_lam(settings["alpha"], len(x), fold=False, generator=generator)
         middles = peaks(at_pixels(maps, size))[partner]
         mask, lam = box_masks(boxes_around(lam, middles, size), size)
-        own = torch.arange(count, device=generator.device)
-        return MixPlan(partner, lam, mask).only(partner != own)
+        return plan_of(partner, mask, lam, per="sample", between=False)

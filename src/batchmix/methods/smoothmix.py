@@ -2,7 +2,7 @@
 
 How to use: ``x, y = SmoothMix()(x, y)`` before the model, during training only.
 
-Suggested values: ``spread`` (0.25, 0.5), as published.
+Suggested values: ``spread`` (0.25, 0.5), as in public implementations.
 
 Technical details: the partner's weight is a Gaussian bell around a pixel drawn anywhere in the image, 1 at
 the middle; its standard deviation is a share of the width, drawn uniformly from ``spread``; on a series (B,

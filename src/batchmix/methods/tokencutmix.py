@@ -66,6 +66,8 @@ class TokenCutMix(Mixer):
 
     takes: ClassVar[str] = "token sequences"
 
+    whole_plan: ClassVar[bool] = False  # attention masks take part
+
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
 
     def __init__(
@@ -195,4 +197,10 @@ def _apply_to(leaf: Leaf, plan: MixPlan, mask: Tensor) -> Any:
         return leaf.value
     if leaf.kind in ("input", "segmentation"):
         return paste(leaf.value, mask, plan.partner)
+    labels = {"class": 2, "soft": 3}.get(leaf.kind)  # dimensions from which on they can be the tokens' own
+    if labels is not None and leaf.value.dim() >= labels and leaf.value.shape[1] == mask.shape[1]:
+        raise MixError(
+            f"{leaf.path} takes a kind, 'segmentation' for labels of tokens or 'multilabel' for those of the "
+            f"whole, got {describe(leaf.value)}"
+        )
     return apply_plan(leaf, plan)

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from batchmix.core.attention import reweigh
 from batchmix.core.boxes import box_masks, sample_boxes
+from batchmix.core.masks import draw_partners, plan_of
 from batchmix.core.plan import MixPlan
 from batchmix.core.saliency import check_images
 from batchmix.core.sampling import (
@@ -35,7 +36,6 @@ from batchmix.core.sampling import (
     check_choice,
     check_probability,
     sample_lam,
-    sample_partner,
 )
 from batchmix.core.targets import MixedTarget
 from batchmix.mixer import Mixer, MixerOptions
@@ -94,15 +94,11 @@ class TransMix(Mixer):
     ) -> MixPlan:
         """Draw partners, then weights, then boxes. See ``Mixer.sample``."""
         check_images(x)
-        count, size = len(x), (x.shape[2], x.shape[3])
-        own = torch.arange(count, device=generator.device)
-        partner = own
-        if not between:
-            partner = sample_partner(count, self.partner, labels=y, generator=generator)
-        lam = sample_lam(settings["alpha"], count, fold=False, generator=generator)
+        size = (x.shape[2], x.shape[3])
+        partner = draw_partners(x, y, self.partner, per="sample", between=between, generator=generator)
+        lam = sample_lam(settings["alpha"], len(x), fold=False, generator=generator)
         mask, lam = box_masks(sample_boxes(lam, size, generator=generator), size)
-        plan = MixPlan(partner, lam, mask)
-        return plan if between else plan.only(partner != own)
+        return plan_of(partner, mask, lam, per="sample", between=between)
 
     def reweigh(
         self,
