@@ -8,6 +8,7 @@ from torch import Tensor
 from batchmix.core.plan import MixPlan, as_rows, describe, spread
 from batchmix.core.resizing import resize_into
 from batchmix.errors import MixError
+from batchmix.kernels import cpu
 
 
 def blend(x: Tensor, plan: MixPlan, *, other: Tensor | None = None, out: Tensor | None = None) -> Tensor:
@@ -41,6 +42,8 @@ def blend(x: Tensor, plan: MixPlan, *, other: Tensor | None = None, out: Tensor 
     """
     other = x if other is None else other
     _check(x, plan, other, out)
+    if plan.window is None and cpu.can_mix(x, plan.partner, plan.lam, plan.mask, other=other, out=out):
+        return cpu.mix(x, plan.partner, plan.lam, plan.mask, other=other, out=out)  # the same bits, sooner
     partners = other[plan.partner]
     if plan.window is not None:
         partners = resize_into(_at_least_float32(partners), plan.window)
