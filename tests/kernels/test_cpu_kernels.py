@@ -413,7 +413,8 @@ def test_a_folder_that_cannot_be_written_is_no_hindrance(tmp_path: object) -> No
 import numba.core.caching, torch
 numba.core.caching.CacheImpl._locator_classes = []
 from batchmix.kernels import cpu
-x = torch.rand(2, 50000)
+torch.set_num_threads(1)
+x = torch.rand(2, 100000)
 partner, lam = torch.tensor([1, 0]), torch.tensor([0.25, 0.5])
 assert cpu.can_mix(x, partner, lam)
 assert torch.equal(cpu.mix(x, partner, lam), torch.lerp(x[partner], x, lam[:, None]))

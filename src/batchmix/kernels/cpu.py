@@ -32,6 +32,7 @@ from batchmix.kernels.threads import share, threads_for
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SMALLEST = 1 << 18  # bytes of a batch; below, a call costs more than it saves
+SHARED = 32  # times as much where torch's own operations have several threads, which gain more there
 BLOCK = 1 << 20  # bytes of a row at a time: long enough to be fetched ahead, and still cached when read again
 BLOCK_IN_PLACE = 1 << 18  # the row kept from each cycle has to stay in the cache too
 BLOCK_NORMALISED = 1 << 11  # values: their scales and shifts lie in the innermost cache
@@ -71,7 +72,8 @@ def can_mix(
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return False
     tensors = [tensor for tensor in (x, other, out, partner, lam, mask) if tensor is not None]
-    if x.nbytes < SMALLEST or any(type(tensor) is not Tensor for tensor in tensors):
+    smallest = SMALLEST * (SHARED if torch.get_num_threads() > 1 else 1)
+    if x.nbytes < smallest or any(type(tensor) is not Tensor for tensor in tensors):
         return False
     if is_watched(tensors) or any(not is_plain(tensor) for tensor in tensors):
         return False
