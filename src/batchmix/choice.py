@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
+from batchmix.core.draws import Draws
 from batchmix.core.plan import MixPlan, as_rows, describe, spread
 from batchmix.core.sampling import check_choice, check_probability
 from batchmix.errors import MixError
-from batchmix.mixer import Draws, Mixer, MixerOptions
+from batchmix.mixer import Mixer, MixerOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, TypedDict, overload
+from typing import Any, ClassVar, TypedDict, overload
 
 import torch
 from torch import Tensor
@@ -23,6 +21,7 @@ from batchmix.core.batches import (
     target_of,
 )
 from batchmix.core.blending import blend
+from batchmix.core.draws import Draws, rank
 from batchmix.core.plan import MixPlan, describe
 from batchmix.core.sampling import check_alpha, check_probability
 from batchmix.core.schedules import Schedule
@@ -37,29 +36,6 @@ class MixerOptions(TypedDict, total=False):
     p_sample: float
     schedule: Schedule | Mapping[str, Schedule] | None
     seed: int | None
-
-
-class Draws(NamedTuple):
-    """The randomness of one step, known on the host."""
-
-    step: int
-    seed: int  # of the generator that a method draws from
-    coin: float  # in [0, 1): whether the batch is mixed
-
-    @classmethod
-    def of(cls, step: int, place: str) -> Draws:
-        """The randomness that belongs to a place, such as a seed, a rank and a step."""
-        digest = hashlib.blake2b(place.encode(), digest_size=16).digest()
-        seed, coin = (int.from_bytes(part, "big") for part in (digest[:8], digest[8:15]))
-        return cls(step, seed >> 1, coin / 2**56)
-
-    def fork(self, name: str) -> Draws:
-        """Randomness of its own for a part of the step."""
-        return Draws.of(self.step, f"{self.seed}/{name}")
-
-    def generator(self, device: torch.device) -> torch.Generator:
-        """A new generator, on the CPU where a device lacks samplers or generators to rely on (mps, xpu)."""
-        return torch.Generator(device if device.type in ("cpu", "cuda") else "cpu").manual_seed(self.seed)
 
 
 class Mixer:
@@ -130,11 +106,6 @@ class Mixer:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how a plan is drawn")
 
-    @classmethod
-    def example(cls, **options: Any) -> Mixer:
-        """A mixer to show the method with; a method with required arguments fills them in."""
-        return cls(**options)
-
     def mixes(self, **settings: float) -> bool:
         """Whether these hyperparameters mix at all; ``alpha`` 0 does not."""
         return all(value > 0 for value in settings.values())
@@ -194,7 +165,7 @@ class Mixer:
             >>> x = {"image": torch.rand(4, 3, 8, 8), "age": torch.rand(4, 1)}
             >>> x, (shape, size) = bm.Mixup(seed=0)(x, (torch.tensor([0, 1, 2, 0]), torch.rand(4)))
         """
-        leaves = leaves_of_pair(x, y, kinds)
+        leaves = leaves_of_pair(x, y, self._kinds_of(x, kinds))
         mixed = self._mix(leaves, plan, step)
         return rebuild(x, mixed, root="x"), rebuild(y, mixed, root="y")
 
@@ -316,6 +287,10 @@ class Mixer:
             plan = self._draw_for(leaves, step)
         return unmixed(leaves) if plan is None else self._apply(leaves, plan)
 
+    def _kinds_of(self, x: Any, kinds: Kinds | None) -> Kinds | None:
+        """The user's kinds, with those that a method knows by itself."""
+        return kinds
+
     def _draw_for(self, leaves: list[Leaf], step: int | None) -> MixPlan | None:
         """The next plan for all leaves; a method that looks at more than the leading input overrides it."""
         return self._draw(lead_of(leaves), target_of(leaves), step=step)
@@ -363,7 +338,7 @@ class Mixer:
         worker = get_worker_info() if step is None else None
         step = self.step if step is None else _check_count("step", step)
         # A worker's own seed differs from worker to worker and from epoch to epoch.
-        return Draws.of(step, f"{self.seed}/{_rank()}/{'' if worker is None else worker.seed}/{step}")
+        return Draws.of(step, f"{self.seed}/{rank()}/{'' if worker is None else worker.seed}/{step}")
 
     def _names(self) -> tuple[str, ...]:
         return ("p", "p_sample", *self.hyperparameters)
@@ -398,15 +373,6 @@ class Mixer:
             if not callable(factor):
                 raise MixError.of(f"schedule[{name!r}]", factor, "a callable of the step")
         return dict(schedule)
-
-
-def _rank() -> int:
-    """This process's place among those that train together; 0 where there is one."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank()
-    # Spawned DataLoader workers belong to no process group, and inherit what torchrun told their parent.
-    told = os.environ.get("RANK", "")
-    return int(told) if told.isdecimal() else 0
 
 
 def _check_count(name: str, value: Any) -> int:

@@ -287,3 +287,10 @@ def test_a_wrong_argument_is_named_in_one_line(
     assert message.startswith(f"{argument} takes ")
     assert ", got " in message
     assert "\n" not in message
+
+
+def test_one_batch_under_many_weights_by_vmap() -> None:
+    x, partner = torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 2, 0])
+    lams = torch.tensor([[0.5, 0.75, 1.0], [0.25, 0.0, 0.5]])
+    many = torch.func.vmap(lambda lam: blend(x, MixPlan(partner, lam)))(lams)
+    assert torch.equal(many, torch.stack([blend(x, MixPlan(partner, lam)) for lam in lams]))

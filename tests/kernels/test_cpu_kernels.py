@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import reference
-from batchmix import MixError
+from batchmix import MixError, MixPlan, blend
 from batchmix.kernels import cpu, layout, threads
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -126,10 +126,9 @@ def test_bits_are_those_of_the_plain_operations(dtype: torch.dtype, kind: str, c
 @pytest.mark.parametrize("shape", [(5,), (1,), (2, 0), (0, 3), (3, 1), (4, 1025), (7, 3, 2, 5, 3)], ids=str)
 def test_every_shape_is_mixed(shape: tuple[int, ...]) -> None:
     x, (partner, lam) = noise(*shape), draw(shape[0])
-    for mix in (cpu.mix, cpu.mix_in_blocks):
-        assert_bits(mix(x, partner, lam), eager(x, partner, lam))
-        place = x.clone()
-        assert_bits(mix(place, partner, lam, out=place), eager(x, partner, lam))
+    assert_bits(cpu.mix(x, partner, lam), eager(x, partner, lam))
+    place = x.clone()
+    assert_bits(cpu.mix(place, partner, lam, out=place), eager(x, partner, lam))
 
 
 @needs_numba
@@ -165,7 +164,6 @@ def test_rows_may_lie_apart_share_memory_or_start_anywhere() -> None:
     for x in (wide[::2], wide[3:8], noise(1, 3, 9, 7).expand(5, 3, 9, 7), shifted, transposed):
         assert cpu.can_mix(x, partner, lam)
         assert_bits(cpu.mix(x, partner, lam), eager(x, partner, lam))
-        assert_bits(cpu.mix_in_blocks(x, partner, lam), eager(x, partner, lam))
     place, untouched = wide.clone(), wide[1::2].clone()
     cpu.mix(place[::2], partner, lam, box_mask(5), out=place[::2])
     assert_bits(place[::2], eager(wide[::2], partner, lam, box_mask(5)))
@@ -377,24 +375,9 @@ def test_without_numba_the_plain_operations_are_left(monkeypatch: pytest.MonkeyP
         x, (partner, lam) = noise(5, 3, 9, 7), draw(5)
         assert not cpu.can_mix(x, partner, lam)
         assert not cpu.can_mix_images(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
-        assert_bits(cpu.mix_in_blocks(x, partner, lam), eager(x, partner, lam))
+        assert_bits(blend(x, MixPlan(partner, lam)), eager(x, partner, lam))
     finally:
         cpu.loops.cache_clear()
-
-
-@pytest.mark.parametrize("dtype", FLOATS)
-def test_blocks_give_the_bits_of_the_whole(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "ALL_ROWS", 1)  # blocks of 64 features
-    partner, lam = draw(5)
-    for mates in (partner, torch.tensor([4, 4, 0, 1, 1])):
-        x, other = noise(5, 3, 9, 7, dtype=dtype), noise(5, 3, 9, 7, dtype=dtype, seed=1)
-        x = x.contiguous(memory_format=torch.channels_last)
-        expected = eager(x, mates, lam)
-        assert_bits(cpu.mix_in_blocks(x, mates, lam), expected)
-        other = other.contiguous(memory_format=torch.channels_last)
-        assert_bits(cpu.mix_in_blocks(x, mates, lam, other=other), eager(x, mates, lam, other=other))
-        assert cpu.mix_in_blocks(x, mates, lam, out=x) is x
-        assert_bits(x, expected)
 
 
 def test_large_new_memory_is_like_any_other() -> None:

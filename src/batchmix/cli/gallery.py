@@ -70,4 +70,5 @@ def _mixer(method: type[Mixer], seed: int) -> Mixer:
     """The method with the previous image as partner and much mixing, so that the rows can be compared."""
     wanted = {"partner": "roll", "alpha": ALPHA}
     taken = inspect.signature(method).parameters
-    return method.example(seed=seed, **{name: value for name, value in wanted.items() if name in taken})
+    options: dict[str, Any] = {name: value for name, value in wanted.items() if name in taken}
+    return method(seed=seed, **options)

@@ -66,9 +66,11 @@ def _combine(x: Tensor, partners: Tensor, weight: Tensor, out: Tensor | None) ->
 def _room(x: Tensor, partners: Tensor) -> Tensor | None:
     """Memory for the result; that of the partners, which are a copy already: new memory costs as much again.
 
-    None, for torch to find it, where gradients have to flow.
+    None, for torch to find it, where gradients have to flow or torch.func and torch.compile look on.
     """
-    if _needs_grad(x, partners):
+    if torch.compiler.is_compiling() or _needs_grad(x, partners):
+        return None
+    if torch._C._functorch.maybe_current_level() is not None:  # a transform has no rule for `out`
         return None
     return partners if partners.stride() == x.stride() else torch.empty_like(x)
 

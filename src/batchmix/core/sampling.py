@@ -169,6 +169,13 @@ def check_choice(name: str, got: object, choices: tuple[str, ...]) -> None:
         raise MixError(f"{name} takes one of {', '.join(map(repr, choices))}, got {got!r}")
 
 
+def check_flag(name: str, got: object) -> bool:
+    """Return ``got``, or raise a MixError unless it is a boolean."""
+    if not isinstance(got, bool):
+        raise MixError.of(name, got, "True or False")
+    return got
+
+
 def check_batch_size(batch_size: object) -> None:
     """Raise a MixError unless ``batch_size`` is a whole number of at least 1."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int):

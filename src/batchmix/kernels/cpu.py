@@ -1,8 +1,8 @@
 """Mixing on the CPU in one pass over memory, with numba where it is installed.
 
 ``can_mix`` says whether ``mix`` takes a call; the result then has the bits of the plain tensor operations.
-``mix_images`` goes from uint8 images to normalised, mixed floats in one pass. ``mix_in_blocks`` is for where
-there is no numba. None of them takes part in autograd.
+``mix_images`` goes from uint8 images to normalised, mixed floats in one pass; no method offers it yet.
+Neither takes part in autograd.
 """
 
 from __future__ import annotations
@@ -177,29 +177,6 @@ def mix_images(
     scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float32)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32)
     return _fuse(x, partner, lam, mask, x if other is None else other, out, (scale, shift), dtype)
-
-
-def mix_in_blocks(
-    x: Tensor, partner: Tensor, lam: Tensor, *, other: Tensor | None = None, out: Tensor | None = None
-) -> Tensor:
-    """What ``mix`` does without a mask, in plain tensor operations on blocks of features that fit the cache.
-
-    Takes what ``can_mix`` takes, of any size; numba is not needed.
-    """
-    other = x if other is None else other
-    out = fresh_like(x) if out is None else out
-    size, rows = math.prod(x.shape[1:]), len(x)
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    weight, step = lam.to(wide)[:, None], max(64, ALL_ROWS // max(1, rows * x.element_size()))
-    sources = [t.detach().as_strided((len(t), size), (t.stride(0), 1)) for t in (x, other, out)]
-    for begin in range(0, size, step):
-        own, mates, to = (source[:, begin : begin + step] for source in sources)
-        start = mates[partner].to(wide)
-        if x.dtype == wide:
-            torch.lerp(start, own, weight, out=to)
-        else:
-            to.copy_(start.lerp_(own.to(wide), weight))
-    return out
 
 
 # What is done

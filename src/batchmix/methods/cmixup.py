@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from batchmix.core.plan import MixPlan, describe
-from batchmix.core.sampling import check_alpha, check_choice, sample_lam
+from batchmix.core.sampling import check_alpha, check_choice, check_flag, sample_lam
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
@@ -76,11 +76,9 @@ class CMixup(Mixer):
         if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0 < sigma < math.inf:
             raise MixError.of("sigma", sigma, "a finite number > 0, in the units of the labels")
         check_choice("per", per, get_args(PerSample))
-        if not isinstance(fold, bool):
-            raise MixError.of("fold", fold, "True or False")
         self.sigma = float(sigma)
         self.per = per
-        self.fold = fold
+        self.fold = check_flag("fold", fold)
         super().__init__(**options)
 
     def sample(

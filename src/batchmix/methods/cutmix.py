@@ -22,8 +22,7 @@ from torch import Tensor
 from batchmix.core.boxes import box_masks, place_boxes, sample_boxes, sample_sides
 from batchmix.core.masks import check_pairing, check_shares, draw_partners, draws_of, plan_of, size_of
 from batchmix.core.plan import MixPlan
-from batchmix.core.sampling import Per, Policy, check_alpha, sample_lam
-from batchmix.errors import MixError
+from batchmix.core.sampling import Per, Policy, check_alpha, check_flag, sample_lam
 from batchmix.mixer import Mixer, MixerOptions
 
 if TYPE_CHECKING:
@@ -72,10 +71,8 @@ class CutMix(Mixer):
     ) -> None:
         self.alpha = check_alpha(alpha)
         check_pairing(per, partner)
-        if not isinstance(fold, bool):
-            raise MixError.of("fold", fold, "True or False")
         self.per = per
-        self.fold = fold
+        self.fold = check_flag("fold", fold)
         self.minmax = None if minmax is None else check_shares("minmax", minmax)
         self.partner = partner
         super().__init__(**options)

@@ -32,7 +32,7 @@ from batchmix.core.applying import apply_plan
 from batchmix.core.batches import Leaf
 from batchmix.core.blending import blend
 from batchmix.core.plan import MixPlan, as_rows, describe
-from batchmix.core.sampling import Policy, check_alpha, check_choice, sample_lam, sample_partner
+from batchmix.core.sampling import Policy, check_alpha, check_choice, check_flag, sample_lam, sample_partner
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
@@ -84,11 +84,9 @@ class EnergyMixup(Mixer):
         number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
         if rate is not None and not (number and 0 < rate < math.inf):
             raise MixError.of("rate", rate, "a sampling rate in Hz, > 0")
-        if not isinstance(fold, bool):
-            raise MixError.of("fold", fold, "True or False")
         check_choice("partner", partner, get_args(Policy))
         self.rate = rate
-        self.fold = fold
+        self.fold = check_flag("fold", fold)
         self.partner = partner
         super().__init__(**options)
 

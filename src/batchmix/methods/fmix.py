@@ -24,8 +24,7 @@ from torch import Tensor
 
 from batchmix.core.masks import check_pairing, draw_partners, draws_of, mean_of, plan_of, size_of
 from batchmix.core.plan import MixPlan
-from batchmix.core.sampling import Per, Policy, check_alpha, sample_lam
-from batchmix.errors import MixError
+from batchmix.core.sampling import Per, Policy, check_alpha, check_flag, sample_lam
 from batchmix.mixer import Mixer, MixerOptions
 
 if TYPE_CHECKING:
@@ -73,10 +72,8 @@ class FMix(Mixer):
         self.alpha = check_alpha(alpha)
         self.decay = check_alpha(decay, "decay")
         check_pairing(per, partner)
-        if not isinstance(fold, bool):
-            raise MixError.of("fold", fold, "True or False")
         self.per = per
-        self.fold = fold
+        self.fold = check_flag("fold", fold)
         self.partner = partner
         super().__init__(**options)
 

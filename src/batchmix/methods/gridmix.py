@@ -24,7 +24,7 @@ from torch import Tensor
 
 from batchmix.core.masks import check_pairing, draw_partners, draws_of, mean_of, plan_of, size_of
 from batchmix.core.plan import MixPlan
-from batchmix.core.sampling import Per, Policy, check_alpha, sample_lam
+from batchmix.core.sampling import Per, Policy, check_alpha, check_flag, sample_lam
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
@@ -75,11 +75,9 @@ class GridMix(Mixer):
         if isinstance(cells, bool) or not isinstance(cells, int) or cells < 1:
             raise MixError.of("cells", cells, "a whole number >= 1")
         check_pairing(per, partner)
-        if not isinstance(fold, bool):
-            raise MixError.of("fold", fold, "True or False")
         self.cells = cells
         self.per = per
-        self.fold = fold
+        self.fold = check_flag("fold", fold)
         self.partner = partner
         super().__init__(**options)
 

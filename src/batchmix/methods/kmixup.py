@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from batchmix.core.plan import MixPlan
-from batchmix.core.sampling import check_alpha, check_choice, sample_lam
+from batchmix.core.sampling import check_alpha, check_choice, check_flag, sample_lam
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
 from batchmix.mixer import Mixer, MixerOptions
@@ -78,11 +78,9 @@ class KMixup(Mixer):
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise MixError.of("k", k, "a whole number >= 1")
         check_choice("per", per, get_args(PerGroup))
-        if not isinstance(fold, bool):
-            raise MixError.of("fold", fold, "True or False")
         self.k = k
         self.per = per
-        self.fold = fold
+        self.fold = check_flag("fold", fold)
         super().__init__(**options)
 
     def sample(

@@ -24,9 +24,8 @@ from torch import Tensor
 
 from batchmix.core.masks import check_pairing, draw_partners
 from batchmix.core.plan import MixPlan
-from batchmix.core.sampling import Per, Policy, check_alpha, sample_lam
+from batchmix.core.sampling import Per, Policy, check_alpha, check_flag, sample_lam
 from batchmix.core.schedules import Schedule
-from batchmix.errors import MixError
 from batchmix.mixer import Mixer
 
 
@@ -80,10 +79,8 @@ class Mixup(Mixer):
     ) -> None:
         self.alpha = check_alpha(alpha)
         check_pairing(per, partner)
-        if not isinstance(fold, bool):
-            raise MixError.of("fold", fold, "True or False")
         self.per = per
-        self.fold = fold
+        self.fold = check_flag("fold", fold)
         self.partner = partner
         super().__init__(p=p, p_sample=p_sample, schedule=schedule, seed=seed)
 

@@ -95,20 +95,9 @@ class TabularCutMix(Mixer):
         self.partner = partner
         super().__init__(**options)
 
-    def __call__(
-        self,
-        x: Any,
-        y: Any,
-        *,
-        kinds: Kinds | None = None,
-        plan: MixPlan | None = None,
-        step: int | None = None,
-    ) -> tuple[Any, Any]:
-        """Mix a batch; all of ``x`` are columns, integers too, but for what ``kinds`` names.
-
-        See ``Mixer.__call__``.
-        """
-        return super().__call__(x, y, kinds={"x": "input", **(kinds or {})}, plan=plan, step=step)
+    def _kinds_of(self, x: Any, kinds: Kinds | None) -> Kinds:
+        """All of ``x`` are columns, integers too, but for what the user names."""
+        return {"x": "input", **(kinds or {})}
 
     def sample(
         self,

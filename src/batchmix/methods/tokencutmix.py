@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from batchmix.core.applying import apply_plan
-from batchmix.core.batches import Kinds, Leaf, lead_of, target_of
+from batchmix.core.batches import Kind, Kinds, Leaf, lead_of, target_of
 from batchmix.core.plan import MixPlan, describe
-from batchmix.core.sampling import Policy, check_alpha, check_choice, sample_lam, sample_partner
+from batchmix.core.sampling import Policy, check_alpha, check_choice, check_flag, sample_lam, sample_partner
 from batchmix.core.whole import paste
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
@@ -80,34 +80,21 @@ class TokenCutMix(Mixer):
         **options: Unpack[MixerOptions],
     ) -> None:
         self.alpha = check_alpha(alpha)
-        if not isinstance(fold, bool):
-            raise MixError.of("fold", fold, "True or False")
         whole = isinstance(special, (list, tuple)) and all(type(token) is int for token in special)
         if not whole:
             raise MixError.of("special", special, "a list of token ids")
         check_choice("partner", partner, get_args(Policy))
-        self.fold = fold
+        self.fold = check_flag("fold", fold)
         self.special = tuple(special)
         self.partner = partner
         super().__init__(**options)
 
-    def __call__(
-        self,
-        x: Any,
-        y: Any,
-        *,
-        kinds: Kinds | None = None,
-        plan: MixPlan | None = None,
-        step: int | None = None,
-    ) -> tuple[Any, Any]:
-        """Mix a batch; all of ``x`` but an ``"attention_mask"`` has a value for each token.
-
-        See ``Mixer.__call__``.
-        """
-        found: dict[str, Any] = {"x": "input"}
+    def _kinds_of(self, x: Any, kinds: Kinds | None) -> Kinds:
+        """All of ``x`` but an attention mask has a value for each token, but for what the user names."""
+        found: dict[str, Kind] = {"x": "input"}
         if isinstance(x, Mapping) and "attention_mask" in x:
             found["x.attention_mask"] = "attention_mask"
-        return super().__call__(x, y, kinds={**found, **(kinds or {})}, plan=plan, step=step)
+        return {**found, **(kinds or {})}
 
     def plan(
         self,

@@ -1,0 +1,41 @@
+"""The randomness of one step: a function of its place in the run alone, known on the host."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import NamedTuple
+
+import torch
+
+
+class Draws(NamedTuple):
+    """What one step draws from."""
+
+    step: int
+    seed: int  # of the generator that a method draws from
+    coin: float  # in [0, 1): whether the batch is mixed
+
+    @classmethod
+    def of(cls, step: int, place: str) -> Draws:
+        """The randomness that belongs to a place, such as a seed, a rank and a step."""
+        digest = hashlib.blake2b(place.encode(), digest_size=16).digest()
+        seed, coin = (int.from_bytes(part, "big") for part in (digest[:8], digest[8:15]))
+        return cls(step, seed >> 1, coin / 2**56)
+
+    def fork(self, name: str) -> Draws:
+        """Randomness of its own for a part of the step."""
+        return Draws.of(self.step, f"{self.seed}/{name}")
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """A new generator, on the CPU where a device lacks samplers or generators to rely on (mps, xpu)."""
+        return torch.Generator(device if device.type in ("cpu", "cuda") else "cpu").manual_seed(self.seed)
+
+
+def rank() -> int:
+    """This process's place among those that train together; 0 where there is one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    # Spawned DataLoader workers belong to no process group, and inherit what torchrun told their parent.
+    told = os.environ.get("RANK", "")
+    return int(told) if told.isdecimal() else 0
