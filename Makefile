@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+IN_PARALLEL := --numprocesses=logical --dist=loadfile
 PIP := .venv/bin/python -m pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -17,13 +18,13 @@ train: .venv/.installed ## train the CIFAR-10 recipe
 	.venv/bin/batchmix train $(ARGS)
 
 test: .venv/.installed-dev ## run the tests and the docstring examples
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest $(IN_PARALLEL) $(ARGS)
 
 check: .venv/.installed-dev ## formatting, lint, types, tests: what CI runs
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/python -m mypy
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest $(IN_PARALLEL) $(ARGS)
 
 fix: .venv/.installed-dev ## format, and repair what lint can repair
 	.venv/bin/ruff format .
