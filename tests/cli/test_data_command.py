@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from batchmix.cli.data import add_parser
 from batchmix.data import load_cifar10
@@ -51,6 +52,31 @@ def test_the_real_data_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     row = next(line for line in shown.splitlines() if "cifar10.bin" in line)
     assert "184.4 MB" in row
     assert "verified" in row
+
+
+def test_a_folder_of_images_is_decoded_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BATCHMIX_DATA", str(tmp_path / "cache"))
+    for kind in ("cat", "dog"):
+        (tmp_path / "pets" / kind).mkdir(parents=True)
+        for number in range(5):
+            Image.new("RGB", (50, 40)).save(tmp_path / "pets" / kind / f"{number}.jpg")
+    name = f"folder:{tmp_path / 'pets'}"
+    assert _run(name, "--size", "24") == 0
+    shown = capsys.readouterr().out
+    assert shown == f"{name}: 8 images to train on, 2 to test with, 24 x 24 pixels, 2 classes\n"
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_set_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^CIFAR-100 is not to be had: .*download is off"):
+        _run("cifar100", "--root", str(tmp_path), "--no-download")
+
+
+def test_a_size_without_a_folder() -> None:
+    with pytest.raises(MixError, match=r"^--size takes nothing unless NAME is folder:PATH, got 64$"):
+        _run("cifar10", "--size", "64")
 
 
 def test_help_names_the_size_and_the_folder(capsys: pytest.CaptureFixture[str]) -> None:

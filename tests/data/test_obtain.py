@@ -1,42 +1,22 @@
 from __future__ import annotations
 
 import errno
-import http.server
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from made_up import Small, put
 
-from batchmix.data.obtain import data_folder, obtain
+from batchmix.data.cache import data_folder
+from batchmix.data.obtain import obtain
 from batchmix.data.report import Report
 from batchmix.errors import DataError, MixError
 from batchmix.files import write_whole
 
 CACHE = "cifar10.bin"
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder and the address under which a real server on this machine shows it."""
-    folder = put(tmp_path / "site", {})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @pytest.fixture
@@ -272,6 +252,14 @@ def test_a_root_that_is_a_file(tmp_path: Path) -> None:
     put(tmp_path, {"cifar-10-binary.tar.gz": b""})
     with pytest.raises(MixError, match=r"^root takes a folder, not a file, got "):
         data_folder(tmp_path / "cifar-10-binary.tar.gz")
+
+
+def test_a_folder_that_keeps_another_set_is_a_cache_too(
+    reachable: Small, quiet: Report, tmp_path: Path
+) -> None:
+    root = put(tmp_path / "root", {"fashion-mnist.bin": b""})
+    obtain(reachable.layout, root, download=True, report=quiet)
+    assert (root / CACHE).read_bytes() == reachable.whole
 
 
 def test_a_parent_that_is_a_file(reachable: Small, quiet: Report, tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ import os
 import shutil
 from pathlib import Path
 
-from batchmix.errors import DataError
+from batchmix.errors import DataError, MixError
 from batchmix.files import cannot_write
+
+KEPT = ("cifar10.bin", "cifar100.bin", "fashion-mnist.bin")
+"""Names under which fetched data are kept; a folder that holds one of them is a cache folder of ours."""
 
 
 def cache_dir() -> Path:
@@ -22,6 +25,40 @@ def cache_dir() -> Path:
     xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The XDG specification has relative paths ignored.
     return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "batchmix"
+
+
+def data_folder(root: Path | str | None) -> Path:
+    """Say where data are looked for and kept.
+
+    Args:
+        root: The folder the user names, or None for the cache folder.
+
+    Returns:
+        The folder, which need not exist.
+
+    Raises:
+        MixError: If ``root`` is no path, empty, or a file.
+    """
+    if root is None:
+        return cache_dir()
+    if not isinstance(root, (str, os.PathLike)) or not os.fspath(root):
+        raise MixError.of("root", root, "the path of a folder, or None")
+    folder = Path(root).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise MixError.of("root", os.fspath(root), "a folder, not a file")
+    return folder
+
+
+def may_keep(folder: Path) -> bool:
+    """Say whether data may be written to a folder that a user names.
+
+    Args:
+        folder: Need not exist.
+
+    Returns:
+        True where it is new, empty, or has been our cache before.
+    """
+    return not folder.exists() or not any(folder.iterdir()) or any((folder / name).is_file() for name in KEPT)
 
 
 def prepare_folder(folder: Path, size: int) -> None:

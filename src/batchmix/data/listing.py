@@ -1,0 +1,169 @@
+"""Which images a folder holds, and which of them are to train on and which to test with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchmix.errors import DataError
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""File names that count as images, in lower or upper case."""
+
+TEST_PART = 0.2  # of each class, where the folder has no split of its own
+_TEST_NAMES = ("test", "val")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image file.
+
+    Attributes:
+        name: Path below the folder, with forward slashes.
+        label: Index into the classes.
+        size: Bytes.
+        mtime_ns: Time of its last change.
+    """
+
+    name: str
+    label: int
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """A folder of images, by name.
+
+    Attributes:
+        folder: Where the images lie.
+        classes: Sorted names; the index is the label.
+        train: Images to train on, class by class, each in the order of the names.
+        test: Images to test with, in the same order.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    train: tuple[Entry, ...]
+    test: tuple[Entry, ...]
+
+
+def list_images(folder: Path) -> Listing:
+    """List a folder in the layout of torchvision's ImageFolder.
+
+    Either ``train/CLASS/IMAGE`` with ``test/CLASS/IMAGE`` or ``val/CLASS/IMAGE`` (``test`` where there are
+    both), or ``CLASS/IMAGE``. In the latter a fifth of each class is to test with: the images whose names
+    have the smallest hashes, so that the split depends on the names alone. Images may lie in folders
+    below that of their class. Hidden files are passed over, and files that no image's name ends in.
+
+    Args:
+        folder: An existing folder.
+
+    Returns:
+        The images.
+
+    Raises:
+        DataError: If there are none to train on or none to test with, if a class has none to train on, if
+            one is to test with alone, or if something cannot be read.
+    """
+    test = next((folder / name for name in _TEST_NAMES if (folder / name).is_dir()), None)
+    train = folder / "train"
+    try:
+        if test is not None and train.is_dir():
+            return _with_split(folder, train, test)
+        # A lone train/CLASS/IMAGE is split as CLASS/IMAGE is.
+        return _without_split(folder, train if _subfolders(folder) == ["train"] else folder)
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename or folder}: {error.strerror or error}") from error
+
+
+def _with_split(folder: Path, train: Path, test: Path) -> Listing:
+    classes = _classes(train)
+    strange = sorted(set(_subfolders(test)) - set(classes))
+    if strange:
+        raise DataError(f"{test} has the class {strange[0]}, which {train} lacks")
+    to_train = [
+        entry for label, name in enumerate(classes) for entry in _entries(folder, train / name, label)
+    ]
+    to_test = [
+        entry
+        for label, name in enumerate(classes)
+        if (test / name).is_dir()
+        for entry in _entries(folder, test / name, label)
+    ]
+    _refuse_empty(train, to_train, classes)
+    if not to_test:
+        raise DataError(f"no images in {test}: {_takes()}")
+    return Listing(folder, classes, tuple(to_train), tuple(to_test))
+
+
+def _without_split(folder: Path, base: Path) -> Listing:
+    classes = _classes(base)
+    by_class = [list(_entries(folder, base / name, label)) for label, name in enumerate(classes)]
+    _refuse_empty(base, [entry for entries in by_class for entry in entries], classes)
+    train: list[Entry] = []
+    test: list[Entry] = []
+    for entries in by_class:
+        tests = _tests(entries)
+        train += [entry for entry in entries if entry.name not in tests]
+        test += [entry for entry in entries if entry.name in tests]
+    if not test:
+        raise DataError(f"{folder} has one image in each class, and none is left to test with")
+    return Listing(folder, classes, tuple(train), tuple(test))
+
+
+def _tests(entries: list[Entry]) -> set[str]:
+    count = max(round(TEST_PART * len(entries)), int(len(entries) > 1))
+    return {entry.name for entry in sorted(entries, key=lambda entry: _hash(entry.name))[:count]}
+
+
+def _hash(name: str) -> bytes:
+    # The class's folder and the name in it, but not "train/": both layouts split alike. macOS writes accents
+    # as letters of their own.
+    below = unicodedata.normalize("NFC", name.removeprefix("train/"))
+    return hashlib.sha256(below.encode("utf-8", "surrogateescape")).digest()
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(item.name for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    classes = tuple(_subfolders(folder))
+    if not classes:
+        raise DataError(
+            f"no class folders in {folder}: it takes CLASS/IMAGE, or train/CLASS/IMAGE and test/..."
+        )
+    return classes
+
+
+def _entries(folder: Path, place: Path, label: int) -> Iterator[Entry]:
+    for path in sorted(_walk(place)):
+        status = path.stat()
+        yield Entry(path.relative_to(folder).as_posix(), label, status.st_size, status.st_mtime_ns)
+
+
+def _walk(place: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(place, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
+                yield Path(parent, name)
+
+
+def _refuse_empty(base: Path, entries: list[Entry], classes: tuple[str, ...]) -> None:
+    if not entries:
+        raise DataError(f"no images in {base}: {_takes()}")
+    for label in sorted(set(range(len(classes))) - {entry.label for entry in entries}):
+        raise DataError(f"no images in {base / classes[label]}: remove the folder, or {_takes()}")
+
+
+def _takes() -> str:
+    return f"names end in {', '.join(SUFFIXES)}"
