@@ -11,6 +11,7 @@ from batchmix.core.attention import reweigh
 from batchmix.core.blending import blend
 from batchmix.core.losses import MixUpLoss, mixed_loss
 from batchmix.core.metrics import calibration_error, expected_accuracy
+from batchmix.core.normalizing import Normalize
 from batchmix.core.objects import mix_objects
 from batchmix.core.plan import MixPlan
 from batchmix.core.ranks import from_next_rank
@@ -18,6 +19,7 @@ from batchmix.core.sampling import sample_lam, sample_partner
 from batchmix.core.schedules import off_after, ramp
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
+from batchmix.kernels.selected import kernel
 from batchmix.manifold import ManifoldMixup
 from batchmix.methods.attentivecutmix import AttentiveCutMix
 from batchmix.methods.cmixup import CMixup
@@ -55,6 +57,7 @@ __all__ = [
     "MixedTarget",
     "Mixer",
     "Mixup",
+    "Normalize",
     "RegMixup",
     "ResizeMix",
     "SaliencyMix",
@@ -69,6 +72,7 @@ __all__ = [
     "calibration_error",
     "expected_accuracy",
     "from_next_rank",
+    "kernel",
     "mix_objects",
     "mixed_loss",
     "off_after",

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from batchmix.core.draws import Draws
+from batchmix.core.normalizing import Normalize
 from batchmix.core.plan import MixPlan, as_rows, describe, spread
 from batchmix.core.sampling import check_choice, check_probability
-from batchmix.errors import MixError
+from batchmix.errors import MixError, shorten
 from batchmix.mixer import Mixer, MixerOptions
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ class Choice(Mixer):
         methods: The probability of each method, >= 0, at most 1 together. (Not ``EnergyMixup`` and
             ``TokenCutMix``: they do more than a plan can say.)
         per: Choose for each ``"batch"``, or for each ``"sample"``.
-        options: ``p``, ``p_sample``, ``schedule`` and ``seed``, as for ``Mixer``. A schedule can name a
-            method by its class, ``{"CutMix": bm.ramp(0, 1, steps=1000)}``, as the factor of its probability.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``, of which
+            ``normalize`` holds for all methods. A schedule can name a method by its class,
+            ``{"CutMix": bm.ramp(0, 1, steps=1000)}``, as the factor of its probability.
 
     Raises:
         MixError: If an argument is not of the form above.
@@ -58,6 +60,11 @@ class Choice(Mixer):
             if not method.whole_plan:
                 name = type(method).__name__
                 raise MixError(f"methods takes ones that a plan says all about, got {name}, which does more")
+            if method.normalize is not None:
+                raise MixError(
+                    "methods takes ones without normalize, which the choice has for all of them, "
+                    f"got {shorten(method)}"
+                )
         check_choice("per", per, get_args(PerChoice))
         self.methods = dict(zip(_names_of(list(methods)), methods, strict=True))
         self.probabilities = {
@@ -69,6 +76,9 @@ class Choice(Mixer):
         if sum(given) > 1 + 1e-9:
             raise MixError.of("methods", given, "probabilities of at most 1 together")
         super().__init__(**options)
+        if self.normalize is not None:
+            for method in self.methods.values():
+                method._check_normalize(self.normalize)
 
     def _names(self) -> tuple[str, ...]:
         return (*super()._names(), *self.methods)
@@ -77,17 +87,23 @@ class Choice(Mixer):
         return self.probabilities[name] if name in self.methods else super()._value(name)
 
     def _sample(
-        self, draws: Draws, x: Tensor, y: Tensor | None, between: bool, settings: dict[str, float]
+        self,
+        draws: Draws,
+        x: Tensor,
+        y: Tensor | None,
+        between: bool,
+        settings: dict[str, float],
+        normalize: Normalize | None,
     ) -> MixPlan | None:
         ends = _cumulated(settings)
         if self.per == "batch":
             which = draws.fork("choice").coin
             for (name, method), end in zip(self.methods.items(), ends, strict=True):
                 if which < end:
-                    return method._plan(draws.fork(name), x, y, between)
+                    return method._plan(draws.fork(name), x, y, between, normalize)
             return None
         plans = [
-            method._plan(draws.fork(name), x, y, between) if settings[name] > 0 else None
+            method._plan(draws.fork(name), x, y, between, normalize) if settings[name] > 0 else None
             for name, method in self.methods.items()
         ]
         generator = draws.generator(x.device)

@@ -21,8 +21,9 @@ class MixCollate:
     """Collates samples and mixes the batch: ``DataLoader(..., collate_fn=MixCollate(mixer))``.
 
     The loader then yields mixed samples and a MixedTarget; evaluation has a loader of its own, without it.
-    Samples have to be floating point: images in uint8 are refused, not rounded, so convert them in the
-    dataset (``ToDtype(torch.float32, scale=True)``, ``ToTensor()``).
+    Samples have to be floating point, converted in the dataset (``ToDtype(torch.float32, scale=True)``,
+    ``ToTensor()``); or uint8 images (``PILToTensor()``), where the mixer normalises them: ``MixCollate(
+    bm.Mixup(0.4, normalize=bm.Normalize(mean, std)))``. Other images in uint8 are refused, not rounded.
 
     A worker sees its own batches only, so the main process tells it where a pass over the loader starts:
     iterate with ``epoch``, or assign to ``step`` before each pass. Then

@@ -77,6 +77,11 @@ class ManifoldMixup:
             raise MixError(f"model takes a torch.nn.Module, got {describe(model)}")
         if not isinstance(mixer, Mixer):
             raise MixError(f"mixer takes a method such as Mixup(2.0), got {describe(mixer)}")
+        if mixer.normalize is not None:
+            raise MixError(
+                "mixer takes one without normalize, since the model is given its own input, got "
+                f"{shorten(mixer)}"
+            )
         if not isinstance(with_input, bool):
             raise MixError.of("with_input", with_input, "True or False")
         self.model = model

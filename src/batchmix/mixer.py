@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypedDict, overload
 
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from batchmix.core.applying import apply_plan, unmixed
+from batchmix.core.applying import apply_plan, check_images, unmixed
 from batchmix.core.batches import (
     Kinds,
     Leaf,
@@ -22,11 +22,14 @@ from batchmix.core.batches import (
 )
 from batchmix.core.blending import blend
 from batchmix.core.draws import Draws, rank
+from batchmix.core.normalizing import Normalize
 from batchmix.core.plan import MixPlan, describe
 from batchmix.core.sampling import check_alpha, check_probability
 from batchmix.core.schedules import Schedule
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
+
+FOR_IMAGES = ("images", "any samples", "samples with values as targets")  # what such methods take
 
 
 class MixerOptions(TypedDict, total=False):
@@ -36,6 +39,7 @@ class MixerOptions(TypedDict, total=False):
     p_sample: float
     schedule: Schedule | Mapping[str, Schedule] | None
     seed: int | None
+    normalize: Normalize | tuple[Sequence[float], Sequence[float]] | None
 
 
 class Mixer:
@@ -52,6 +56,9 @@ class Mixer:
             for ``p``, or a mapping from names of hyperparameters (``"p"``, ``"p_sample"``, ``"alpha"``) to
             callables.
         seed: Of all draws; ``torch.initial_seed()`` if left out, so that ``torch.manual_seed`` sets it.
+        normalize: A ``Normalize``, or a pair ``(mean, std)``: images come as uint8 and leave as normalised
+            floats, mixed or not, in one read and one write where there is a kernel for it. A method that
+            looks at pixels is given the normalised images. Floats beside the images are mixed as they are.
 
     Attributes:
         step: Number of batches drawn so far; assign to it to start elsewhere.
@@ -73,6 +80,10 @@ class Mixer:
     whole_plan: ClassVar[bool] = True
     """Whether ``blend`` by the plan is all of the mixing; only then can the method be one of a ``Choice``."""
 
+    reads_pixels: ClassVar[bool] = True
+    """Whether ``sample`` reads the values of ``x``. Where images are normalised, a method that does not is
+    given their shape alone, and they are not normalised for the draw."""
+
     hyperparameters: ClassVar[tuple[str, ...]] = ()
     """Names of the attributes that a schedule can change, besides ``p`` and ``p_sample``; numbers >= 0."""
 
@@ -83,7 +94,9 @@ class Mixer:
         p_sample: float = 1.0,
         schedule: Schedule | Mapping[str, Schedule] | None = None,
         seed: int | None = None,
+        normalize: Normalize | tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
+        self.normalize = self._check_normalize(normalize)
         self.p = check_probability(p)
         self.p_sample = check_probability(p_sample, "p_sample")
         self.schedule = self._check_schedule(schedule)
@@ -146,15 +159,16 @@ class Mixer:
         """Mix a batch with a shuffled version of itself.
 
         Args:
-            x: Samples, (B, ...), floating point, or several in a tuple, list, dict or dataclass.
+            x: Samples, (B, ...), floating point (uint8 images with ``normalize``), or several in a tuple,
+                list, dict or dataclass.
             y: Targets, (B, ...): class ids, soft labels or values; or several.
             kinds: What a leaf is where that is in doubt, by its path: ``{"y.mask": "segmentation"}``.
             plan: Replay this draw, without a new one.
             step: Draw as at this step of the whole run, the same in every worker; ``self.step`` stays.
 
         Returns:
-            The mixed samples, like ``x`` (``x`` itself where the batch is not mixed), and their target: a
-            MixedTarget in the place of each target.
+            The mixed samples, like ``x`` (``x`` itself where the batch is not mixed and not normalised), and
+            their target: a MixedTarget in the place of each target.
 
         Raises:
             MixError: If ``x`` and ``y`` are not batches of the same length on the same device, or the kind of
@@ -165,7 +179,7 @@ class Mixer:
             >>> x = {"image": torch.rand(4, 3, 8, 8), "age": torch.rand(4, 1)}
             >>> x, (shape, size) = bm.Mixup(seed=0)(x, (torch.tensor([0, 1, 2, 0]), torch.rand(4)))
         """
-        leaves = leaves_of_pair(x, y, self._kinds_of(x, kinds))
+        leaves = leaves_of_pair(x, y, self._kinds_of(x, kinds), channels=self._channels)
         mixed = self._mix(leaves, plan, step)
         return rebuild(x, mixed, root="x"), rebuild(y, mixed, root="y")
 
@@ -199,7 +213,7 @@ class Mixer:
             >>> type(batch["label"]).__name__
             'MixedTarget'
         """
-        mixed = self._mix(leaves_of(batch, kinds), plan, step)
+        mixed = self._mix(leaves_of(batch, kinds, channels=self._channels), plan, step)
         return rebuild(batch, mixed, root="")
 
     def plan(self, x: Tensor, y: Tensor | None = None, *, step: int | None = None) -> MixPlan:
@@ -243,12 +257,15 @@ class Mixer:
         Source: Zhang et al. 2018, arXiv:1710.09412, figure 1.
         """
         (x1, y1), (x2, y2) = first, second
-        check_lengths(leaves_of_pair(x1, y1))
-        check_lengths(leaves_of_pair(x2, y2))
+        for x, y in (first, second):
+            leaves = leaves_of_pair(x, y, channels=self._channels)
+            check_lengths(leaves)
+            check_images(leaves, self.normalize)
         if x1.shape != x2.shape:
             raise MixError(f"second takes samples like the first's, {describe(x1)}, got {describe(x2)}")
         plan = self._draw(x1, y1, between=True)
         if plan is None:
+            x1 = x1 if self.normalize is None else self.normalize(x1)
             return x1, MixedTarget(y1, y2, torch.ones(len(y1), device=y1.device))
         return self._join(x1, x2, plan), MixedTarget(y1, y2, plan.lam)
 
@@ -281,11 +298,12 @@ class Mixer:
     def _mix(self, leaves: list[Leaf], plan: MixPlan | None, step: int | None) -> dict[str, Any]:
         """The new value of every leaf, by its path."""
         check_lengths(leaves)
+        check_images(leaves, self.normalize)
         if plan is not None and not isinstance(plan, MixPlan):
             raise MixError(f"plan takes a MixPlan, got {describe(plan)}")
         if plan is None:
             plan = self._draw_for(leaves, step)
-        return unmixed(leaves) if plan is None else self._apply(leaves, plan)
+        return unmixed(leaves, self.normalize) if plan is None else self._apply(leaves, plan)
 
     def _kinds_of(self, x: Any, kinds: Kinds | None) -> Kinds | None:
         """The user's kinds, with those that a method knows by itself."""
@@ -297,11 +315,11 @@ class Mixer:
 
     def _apply(self, leaves: list[Leaf], plan: MixPlan) -> dict[str, Any]:
         """Every leaf mixed by its kind; a method whose inputs are mixed in another way overrides it."""
-        return {leaf.path: apply_plan(leaf, plan) for leaf in leaves}
+        return {leaf.path: apply_plan(leaf, plan, self.normalize) for leaf in leaves}
 
     def _join(self, first: Tensor, second: Tensor, plan: MixPlan) -> Tensor:
         """Two batches mixed by a plan in which each sample has its own place for a partner."""
-        return blend(first, plan, other=second)
+        return blend(first, plan, other=second, normalize=self.normalize)
 
     def _draw(
         self, x: Tensor, y: Tensor | None, *, between: bool = False, step: int | None = None
@@ -310,15 +328,17 @@ class Mixer:
         draws = self._draws(step)
         if step is None:
             self.step += 1
-        return self._plan(draws, x, y, between)
+        return self._plan(draws, x, y, between, self.normalize)
 
-    def _plan(self, draws: Draws, x: Tensor, y: Tensor | None, between: bool) -> MixPlan | None:
+    def _plan(
+        self, draws: Draws, x: Tensor, y: Tensor | None, between: bool, normalize: Normalize | None
+    ) -> MixPlan | None:
         """The plan that follows from the randomness of a step."""
         settings = self.settings(draws.step)
         p, p_sample = settings.pop("p"), settings.pop("p_sample")
         if draws.coin >= p or p_sample == 0:
             return None
-        plan = self._sample(draws, x, y, between, settings)
+        plan = self._sample(draws, x, y, between, settings, normalize)
         if plan is None:
             return None
         if p_sample < 1:
@@ -327,11 +347,26 @@ class Mixer:
         return plan.to(x.device)
 
     def _sample(
-        self, draws: Draws, x: Tensor, y: Tensor | None, between: bool, settings: dict[str, float]
+        self,
+        draws: Draws,
+        x: Tensor,
+        y: Tensor | None,
+        between: bool,
+        settings: dict[str, float],
+        normalize: Normalize | None,
     ) -> MixPlan | None:
         if not self.mixes(**settings):
             return None
-        return self.sample(x, y, between=between, generator=draws.generator(x.device), **settings)
+        seen = self._seen(x, normalize)
+        return self.sample(seen, y, between=between, generator=draws.generator(x.device), **settings)
+
+    def _seen(self, x: Tensor, normalize: Normalize | None) -> Tensor:
+        """What the method is given to look at: images as they will be, or no more than their shape."""
+        if normalize is None or x.dtype != torch.uint8:
+            return x
+        if self.reads_pixels:
+            return normalize(x)
+        return torch.zeros((), dtype=normalize.dtype, device=x.device).expand(x.shape)
 
     def _draws(self, step: int | None) -> Draws:
         """Randomness of the next step of this (seed, rank, worker), or of ``step`` in any worker."""
@@ -339,6 +374,19 @@ class Mixer:
         step = self.step if step is None else _check_count("step", step)
         # A worker's own seed differs from worker to worker and from epoch to epoch.
         return Draws.of(step, f"{self.seed}/{rank()}/{'' if worker is None else worker.seed}/{step}")
+
+    @property
+    def _channels(self) -> int:
+        """Of the images that are normalised; 0 where none are."""
+        return 0 if self.normalize is None else len(self.normalize.mean)
+
+    def _check_normalize(self, normalize: Any) -> Normalize | None:
+        found, name = Normalize.of(normalize), type(self).__name__
+        if found is not None and self.takes not in FOR_IMAGES:
+            raise MixError(f"normalize takes a method for images, got {name}, which is for {self.takes}")
+        if found is not None and not self.whole_plan:
+            raise MixError(f"normalize takes a method that a plan says all about, got {name}")
+        return found
 
     def _names(self) -> tuple[str, ...]:
         return ("p", "p_sample", *self.hyperparameters)

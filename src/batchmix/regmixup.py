@@ -60,7 +60,7 @@ class RegMixup:
         """The batch twice: as it is, then mixed.
 
         Args:
-            x: Samples, (B, ...), floating point.
+            x: Samples, (B, ...), floating point; uint8 images where the mixer normalises them.
             y: Targets, (B, ...).
             step: Draw as at this step; the mixer's own stays.
 
@@ -74,6 +74,7 @@ class RegMixup:
             if not isinstance(part, Tensor):
                 raise MixError(f"{name} takes a tensor (B, ...), got {describe(part)}")
         mixed, target = self.mixer(x, y, step=step)
+        x = x if self.mixer.normalize is None else self.mixer.normalize(x)
         lam = torch.cat([torch.ones_like(target.lam), target.lam])
         return torch.cat([x, mixed]), MixedTarget(torch.cat([y, target.a]), torch.cat([y, target.b]), lam)
 

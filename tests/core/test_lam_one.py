@@ -10,6 +10,7 @@ from loss_cases import Case, case_id, class_cases, class_weights, pointwise_case
 from torch.nn import functional as F
 
 from batchmix import MixedTarget
+from batchmix.core import torch_losses
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
@@ -47,6 +48,15 @@ def test_at_lam_one_a_loss_is_the_plain_loss(case: Case, dtype: torch.dtype) -> 
             # Of a gradient only the rounding may differ: two roundings of a half, some of a float.
             close = 4 * torch.finfo(dtype).eps
             torch.testing.assert_close(given.grad, plain_given.grad, rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.name == "cross_entropy"], ids=case_id)
+def test_it_is_where_nothing_is_fused(
+    case: Case, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_losses.fused_on_cpu, "can_fuse", lambda *parts: False)
+    test_at_lam_one_a_loss_is_the_plain_loss(case, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -33,6 +33,21 @@ def test_a_plan_gives_what_it_gives_on_the_cpu(dtype: torch.dtype) -> None:
     torch.testing.assert_close(F.cross_entropy(logits.cuda(), target).cpu(), plain)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_loss_has_the_gradient_that_it_has_on_the_cpu(dtype: torch.dtype, reduction: str) -> None:
+    logits, (a, b) = torch.randn(33, 10).to(dtype), torch.randint(10, (2, 33))
+    target = bm.MixedTarget(a, b, torch.rand(33))
+    results = []
+    for device in ("cpu", "cuda"):
+        given = logits.to(device, copy=True).requires_grad_()
+        loss = F.cross_entropy(given, target.to(device), reduction=reduction, label_smoothing=0.1)
+        results.append((loss.detach().cpu(), torch.autograd.grad(loss.sum(), given)[0].cpu()))
+    for on_gpu, on_cpu in zip(*reversed(results), strict=True):
+        close = 4 * torch.finfo(dtype).eps
+        torch.testing.assert_close(on_gpu, on_cpu, rtol=close, atol=close)
+
+
 @pytest.mark.parametrize("per", ["sample", "pair", "batch"])
 @pytest.mark.usefixtures("no_sync")
 def test_a_training_step_does_not_wait_for_the_device(per: str) -> None:

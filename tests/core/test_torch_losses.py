@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import reference
 from batchmix import MixedTarget, MixError, MixUpLoss
+from batchmix.core import torch_losses
 
 TOLERANCE = {torch.float64: {"rtol": 1e-12, "atol": 1e-12}, torch.float32: {"rtol": 1e-5, "atol": 1e-6}}
 INF = float("inf")
@@ -47,6 +48,20 @@ def test_class_losses_and_their_gradients_are_the_oracles(
         (grad,) = torch.autograd.grad(loss.sum(), given)
         torch.testing.assert_close(loss.double(), expected, **TOLERANCE[dtype])
         torch.testing.assert_close(grad.double(), expected_grad, **TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize(
+    "case",
+    [case for case in class_cases() if case.name == "cross_entropy" and len(case.shape) == 2],
+    ids=case_id,
+)
+def test_the_plain_operations_are_right_where_nothing_is_fused(
+    case: Case, reduction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_losses.fused_on_cpu, "can_fuse", lambda *parts: False)
+    for dtype in (torch.float64, torch.float32):
+        test_class_losses_and_their_gradients_are_the_oracles(case, reduction, dtype)
 
 
 def one_by_one(case: Case, output: Tensor, target: MixedTarget) -> tuple[Tensor, float]:

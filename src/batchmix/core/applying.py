@@ -10,6 +10,7 @@ from torch import Tensor
 
 from batchmix.core.batches import Kind, Leaf, lead_of
 from batchmix.core.blending import blend
+from batchmix.core.normalizing import Normalize
 from batchmix.core.objects import mix_objects
 from batchmix.core.plan import MixPlan, describe
 from batchmix.core.resizing import resize_into
@@ -17,13 +18,20 @@ from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
 
 
-def apply_plan(leaf: Leaf, plan: MixPlan) -> Any:
+def apply_plan(leaf: Leaf, plan: MixPlan, normalize: Normalize | None = None) -> Any:
     """The leaf of a mixed batch: mixed samples, a MixedTarget, or what its kind asks for.
+
+    Args:
+        leaf: Of the batch.
+        plan: The draw.
+        normalize: For inputs that are uint8; others are mixed as they are.
 
     Raises:
         MixError: If the plan cannot be applied to a leaf of this kind and shape; the leaf is named.
     """
     try:
+        if leaf.kind == "input":
+            return _input(leaf.value, plan, normalize)
         return _BY_KIND[leaf.kind](leaf.value, plan)
     except MixError as error:
         if not leaf.path or leaf.path == "x":
@@ -31,18 +39,39 @@ def apply_plan(leaf: Leaf, plan: MixPlan) -> Any:
         raise MixError(f"{leaf.path}: {error}") from None
 
 
-def unmixed(leaves: list[Leaf]) -> dict[str, Any]:
+def unmixed(leaves: list[Leaf], normalize: Normalize | None = None) -> dict[str, Any]:
     """A batch that is not mixed: the inputs themselves, and targets that are all their own label."""
     lead = lead_of(leaves)
     identity = MixPlan.identity(len(lead), lead.device)
-    return {leaf.path: leaf.value if leaf.kind == "input" else apply_plan(leaf, identity) for leaf in leaves}
+    return {
+        leaf.path: _as_input(leaf, normalize) if leaf.kind == "input" else apply_plan(leaf, identity)
+        for leaf in leaves
+    }
 
 
-def _input(x: Any, plan: MixPlan) -> Tensor:
+def check_images(leaves: list[Leaf], normalize: Normalize | None) -> None:
+    """Raise a MixError if images are to be normalised and there are none, or they are of another kind."""
+    if normalize is None:
+        return
+    inputs = [leaf for leaf in leaves if leaf.kind == "input" and isinstance(leaf.value, Tensor)]
+    images = [leaf for leaf in inputs if leaf.value.dtype == torch.uint8]
+    for leaf in images or inputs[:1]:
+        normalize.check(leaf.path, leaf.value)
+
+
+def _as_input(leaf: Leaf, normalize: Normalize | None) -> Any:
+    """The samples that are not mixed, normalised if they are uint8."""
+    if normalize is None or not isinstance(leaf.value, Tensor) or leaf.value.dtype != torch.uint8:
+        return leaf.value
+    return normalize(leaf.value)
+
+
+def _input(x: Any, plan: MixPlan, normalize: Normalize | None) -> Tensor:
     if plan.mask is not None and isinstance(x, Tensor) and x.dim() < plan.mask.dim():
         # Features without positions, beside images: they follow the labels.
-        return blend(x, plan.without_mask())
-    return blend(x, plan)
+        plan = plan.without_mask()
+    as_floats = normalize is not None and isinstance(x, Tensor) and x.dtype == torch.uint8
+    return blend(x, plan, normalize=normalize if as_floats else None)
 
 
 def _target(y: Any, plan: MixPlan) -> MixedTarget:
@@ -81,8 +110,7 @@ def _pass(value: Any, plan: MixPlan) -> Any:
     return value
 
 
-_BY_KIND: dict[Kind, Callable[[Any, MixPlan], Any]] = {
-    "input": _input,
+_BY_KIND: dict[Kind, Callable[[Any, MixPlan], Any]] = {  # all but inputs
     "class": _target,
     "soft": _target,
     "multilabel": _target,

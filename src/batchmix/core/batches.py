@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, Literal, NamedTuple, get_args
 
-from torch import Tensor, strided
+from torch import Tensor, strided, uint8
 
 from batchmix.core.plan import describe
 from batchmix.core.targets import MixedTarget
@@ -27,7 +27,7 @@ Kind = Literal[
 ]
 """What a leaf is, which says how it is mixed:
 
-- ``"input"``: floating point samples, blended or pasted;
+- ``"input"``: floating point samples, blended or pasted; uint8 images where they are normalised;
 - ``"class"``, ``"soft"``, ``"multilabel"``, ``"regression"``: a target of the sample, a MixedTarget of both;
 - ``"segmentation"``: a class id or a value for each position: pasted where the inputs are pasted, a
   MixedTarget where they are blended;
@@ -50,26 +50,27 @@ class Leaf(NamedTuple):
     kind: Kind
 
 
-def leaves_of_pair(x: Any, y: Any, kinds: Kinds | None = None) -> list[Leaf]:
+def leaves_of_pair(x: Any, y: Any, kinds: Kinds | None = None, *, channels: int = 0) -> list[Leaf]:
     """Every leaf of inputs ``x`` and targets ``y``, with its kind: that in ``kinds``, or one beyond doubt.
 
     Args:
         x: Inputs: a tensor (B, ...), or tensors in tuples, lists, dicts, dataclasses, nested.
         y: Targets, of any structure too.
         kinds: From paths, ``"x.image"`` or ``"y.0"``, to kinds; a path above several leaves holds for all.
+        channels: Of uint8 images that will be normalised, and so are inputs; 0 where none will.
 
     Raises:
         MixError: If a leaf's kind is neither given nor beyond doubt, or ``kinds`` names no leaf.
     """
-    finder = _Finder(kinds)
+    finder = _Finder(kinds, channels)
     inputs = list(finder.walk(x, "x", "input"))
     finder.like = tuple(lead_of(inputs).shape[2:])
     return finder.finish([*inputs, *finder.walk(y, "y", "target")])
 
 
-def leaves_of(batch: Any, kinds: Kinds | None = None) -> list[Leaf]:
+def leaves_of(batch: Any, kinds: Kinds | None = None, *, channels: int = 0) -> list[Leaf]:
     """The same for one nest that holds inputs and targets; its paths start at its own keys: ``"image"``."""
-    finder = _Finder(kinds)
+    finder = _Finder(kinds, channels)
     return finder.finish(list(finder.walk(batch, "", "unknown")))
 
 
@@ -143,8 +144,9 @@ def target_of(leaves: list[Leaf]) -> Tensor | None:
 class _Finder:
     """Walks a batch, and knows which of the user's kinds have found their place."""
 
-    def __init__(self, kinds: Any) -> None:
+    def __init__(self, kinds: Any, channels: int) -> None:
         self.kinds = _check_kinds(kinds)
+        self.channels = channels
         self.seen: set[str] = set()
         self.like: tuple[int, ...] = ()  # height and width of the inputs: they make out a segmentation mask
 
@@ -160,8 +162,17 @@ class _Finder:
         elif _is_nest(node):
             for name, part in _children(node):
                 yield from self.walk(part, _join(path, name), role, kind)
+        elif kind is None and self._is_image(node, role):
+            yield Leaf(path, node, "input")
         else:
             yield Leaf(path, node, kind or _infer(path or "batch", node, role, self.like))
+
+    def _is_image(self, node: Any, role: Role) -> bool:
+        """Whether this is an image to be normalised: uint8 among inputs; elsewhere it could be a mask."""
+        if not self.channels or not isinstance(node, Tensor) or node.dtype != uint8:
+            return False
+        in_colour = node.dim() >= 4 and node.shape[1] == self.channels > 1
+        return in_colour if role == "unknown" else role == "input" and node.dim() > 2
 
     def finish(self, leaves: list[Leaf]) -> list[Leaf]:
         lost = sorted(set(self.kinds) - self.seen)

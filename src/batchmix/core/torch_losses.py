@@ -3,11 +3,13 @@
 Each function here has the signature of its namesake in ``torch.nn.functional`` and is reached through
 ``MixedTarget.__torch_function__``, so that ``F.cross_entropy(logits, target)`` and
 ``nn.CrossEntropyLoss()(logits, target)`` both arrive here. At ``lam`` 1 the value is the plain loss, bit for
-bit: sums are left to the very kernel that makes them in the plain loss.
+bit: sums are left to the very kernel that makes them in the plain loss, and on a CPU the fused cross entropy
+leaves it such a batch altogether.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +19,8 @@ from torch.nn import functional as F
 
 from batchmix.core.plan import as_rows, describe
 from batchmix.errors import MixError
+from batchmix.kernels import cross_entropy as fused_on_cpu
+from batchmix.kernels import selected
 
 Parts = Any  # a MixedTarget, or anything that unpacks as a, b, lam
 
@@ -31,7 +35,7 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Cross entropy from one log-softmax and two gathers.
+    """Cross entropy from one log-softmax and two gathers, or in one pass where there is a kernel for it.
 
     Under ``reduction="mean"`` the sum is divided by the sum of ``lam*w[a] + (1-lam)*w[b]``, ignored entries
     left out. Soft labels are blended first, which for a loss linear in its target is the same.
@@ -42,6 +46,11 @@ def cross_entropy(
     if a.is_floating_point():
         soft = blend_targets(a, b, lam)
         return F.cross_entropy(input, soft, weight, reduction=reduction, label_smoothing=label_smoothing)
+    fused = None if torch.compiler.is_compiling() else _fused_for(input)
+    if fused is not None:
+        options = (weight, ignore_index, reduction, label_smoothing)
+        if fused.can_fuse(input, a, b, lam, *options):
+            return fused.cross_entropy(input, a, b, lam, *options)  # type: ignore[no-any-return]
     log_probs = F.log_softmax(_as_autocast(input), 1)
     entries = _entries(a, b, lam, weight, ignore_index)
     loss = _pick(log_probs, entries, weight, reduction)
@@ -187,6 +196,16 @@ def _as_autocast(input: Tensor) -> Tensor:  # noqa: A002
     """Logits in float32 under autocast, which casts for cross entropy but, on a CPU, not for log-softmax."""
     half = input.dtype in (torch.bfloat16, torch.float16)
     return input.float() if half and torch.is_autocast_enabled(input.device.type) else input
+
+
+def _fused_for(input: Tensor) -> Any:  # noqa: A002
+    """The module whose ``cross_entropy`` may take this device, or None."""
+    name = selected.current()
+    if input.is_cpu and name != "torch":
+        return fused_on_cpu
+    if input.is_cuda and name == "triton":
+        return importlib.import_module("batchmix.kernels.gpu_loss")
+    return None
 
 
 def _check_rows(output: Tensor, lam: Tensor) -> None:

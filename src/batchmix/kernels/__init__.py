@@ -1,4 +1,5 @@
-"""Fused loops behind ``core.blending``: the same results, in one pass over memory.
+"""Behind ``core.blending``: the same results, in as few passes over memory as the machine allows.
 
-``cpu`` decides and prepares; ``loops`` holds what numba compiles, and is only imported where it is used.
+``selected`` chooses. ``cpu`` takes what ``fused`` hands to the compiled ``loops``, which are only imported
+where they are used; ``gpu`` is the same for Triton; ``blocks`` and ``pixels`` do it with torch's operations.
 """

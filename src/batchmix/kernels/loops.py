@@ -59,21 +59,32 @@ def _widen(context: Any, value: Any) -> Any:
 
 def _narrow(context: Any, value: Any, like: Any) -> Any:
     """The number as ``like`` is stored, rounded to the nearest, ties to even."""
+    return like(value, like), _narrowing(value, like, finite=False)
 
+
+def _narrow_finite(context: Any, value: Any, like: Any) -> Any:
+    """The same of a number that is finite, which bfloat16 is sooner made of."""
+    return like(value, like), _narrowing(value, like, finite=True)
+
+
+def _narrowing(value: Any, like: Any, *, finite: bool) -> Callable[..., Any]:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         number, _ = arguments
         half, word = ir.IntType(16), ir.IntType(32)
         if like in (types.float32, types.float64):
             return context.cast(builder, number, value, like)
+        number = context.cast(builder, number, value, types.float32)
         if like == types.int16:
             return builder.bitcast(builder.fptrunc(number, ir.HalfType()), half)
         bits = builder.bitcast(number, word)
         odd = builder.and_(builder.lshr(bits, word(16)), word(1))
         rounded = builder.lshr(builder.add(bits, builder.add(odd, word(0x7FFF))), word(16))
-        nan = builder.fcmp_unordered("uno", number, number)
-        return builder.trunc(builder.select(nan, word(0x7FC0), rounded), half)
+        if not finite:
+            nan = builder.fcmp_unordered("uno", number, number)
+            rounded = builder.select(nan, word(0x7FC0), rounded)
+        return builder.trunc(rounded, half)
 
-    return like(value, like), build
+    return build
 
 
 def _combine(context: Any, own: Any, mate: Any, weight: Any) -> Any:
@@ -90,14 +101,25 @@ def _combine(context: Any, own: Any, mate: Any, weight: Any) -> Any:
     return own(own, mate, weight), build
 
 
-def _scaled(context: Any, value: Any, scale: Any, shift: Any) -> Any:
-    """``value*scale + shift`` in one operation."""
+def _pixel(context: Any, value: Any, like: Any) -> Any:
+    """A uint8 as a number of the type of ``like``."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number, times, plus = arguments
-        return builder.fadd(builder.fmul(number, times, flags=FUSED), plus, flags=FUSED)
+        # By way of a signed number: processors convert those, and unsigned ones in several steps.
+        whole = builder.zext(arguments[0], ir.IntType(32))
+        return builder.sitofp(whole, context.get_value_type(like))
 
-    return value(value, scale, shift), build
+    return like(value, like), build
+
+
+def _multiply_add(context: Any, number: Any, times: Any, plus: Any) -> Any:
+    """``number*times + plus`` in one rounding."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, factor, summand = arguments
+        return builder.fadd(builder.fmul(value, factor, flags=FUSED), summand, flags=FUSED)
+
+    return number(number, times, plus), build
 
 
 def at(weight: Any, place: int) -> Any:
@@ -137,21 +159,19 @@ def _equal_among_64(context: Any, mask: Any, place: Any, value: Any) -> Any:
     return types.intp(mask, types.intp, types.uint8), build
 
 
-widen, narrow, combine, scaled, equal_among_64 = (
-    cast("Any", intrinsic(build)) for build in (_widen, _narrow, _combine, _scaled, _equal_among_64)
+widen, narrow, narrow_finite, combine, pixel, multiply_add, equal_among_64 = (
+    cast("Any", intrinsic(build))
+    for build in (_widen, _narrow, _narrow_finite, _combine, _pixel, _multiply_add, _equal_among_64)
 )
 
 
 # One block of one row
 
 
-def _lerp(out: Any, x: Any, partner: Any, weight: Any, scale: Any, shift: Any) -> None:
-    """``weight*x + (1-weight)*partner``, as torch.lerp has it; then times ``scale`` plus ``shift``."""
+def _lerp(out: Any, x: Any, partner: Any, weight: Any) -> None:
+    """``weight*x + (1-weight)*partner``, as torch.lerp has it."""
     for f in range(out.size):
-        mixed = combine(widen(x[f]), widen(partner[f]), at(weight, f))
-        if scale is not None:
-            mixed = scaled(mixed, scale[f], shift[f])
-        out[f] = narrow(mixed, out[f])
+        out[f] = narrow(combine(widen(x[f]), widen(partner[f]), at(weight, f)), out[f])
 
 
 def _lerp_onto(x: Any, partner: Any, weight: Any) -> None:
@@ -161,16 +181,31 @@ def _lerp_onto(x: Any, partner: Any, weight: Any) -> None:
         x[f] = narrow(mixed, x[f])
 
 
-def _lay(out: Any, to: int, x: Any, source: int, size: int, scale: Any, shift: Any, pattern: int) -> None:
-    """A copy of ``size`` values, byte for byte; or times ``scale`` plus ``shift``, from ``pattern`` on."""
+def _lerp_images(out: Any, x: Any, partner: Any, weight: Any, high: Any, low: Any, scale: Any) -> None:
+    """``(weight*x + (1-weight)*partner - high - low) * scale``, of uint8 values; ``pixels`` says why so."""
+    for f in range(out.size):
+        of_scale, mean = at(scale, f), at(high, f)
+        own, mate = pixel(x[f], of_scale), pixel(partner[f], of_scale)
+        mixed = multiply_add(at(weight, f), own - mate, mate - mean)
+        out[f] = narrow_finite((mixed - at(low, f)) * of_scale, out[f])
+
+
+def _lay_images(target: Any, own: Any, high: Any, low: Any, scale: Any) -> None:
+    """``(own - high - low) * scale``: the bits of ``_lerp_images`` at weight 1."""
+    for f in range(target.size):
+        value = pixel(own[f], at(scale, f)) - at(high, f)
+        target[f] = narrow_finite((value - at(low, f)) * at(scale, f), target[f])
+
+
+def _lay(out: Any, to: int, x: Any, source: int, size: int, normal: Any, plane: int) -> None:
+    """A copy of ``size`` values, byte for byte; or normalised, as those of ``plane`` are."""
     target, own = out[to : to + size], x[source : source + size]
-    if scale is None:
+    if normal is None:
         for f in range(size):
             target[f] = own[f]
     else:
-        times, plus = scale[pattern : pattern + size], shift[pattern : pattern + size]
-        for f in range(size):
-            target[f] = narrow(scaled(widen(own[f]), times[f], plus[f]), target[f])
+        high, low, scale = normal
+        lay_images(target, own, high[plane], low[plane], scale[plane])
 
 
 def _weights_of(mask: Any, begin: int, end: int, inner: int, room: Any) -> Any:
@@ -202,18 +237,18 @@ def _find_runs(mask: Any, begin: int, end: int, runs: Any) -> int:
 
 def _paste(
     out: Any, out_at: int, out_step: int, x: Any, x_at: int, x_step: int, planes: int, inner: int,
-    runs: Any, first: int, scale: Any, shift: Any, block: int,
+    runs: Any, first: int, normal: Any,
 ) -> None:  # fmt: skip
     """Lay every second run, from the one numbered ``first``, of each plane of ``x`` onto ``out``."""
     for plane in range(planes):
         to, source = out_at + plane * out_step, x_at + plane * x_step
         for k in range(first, runs.size, 2):
             begin, end = (runs[k - 1] * inner if k > 0 else 0), runs[k] * inner
-            size, pattern = end - begin, plane * block + begin
-            lay(out, to + begin, x, source + begin, size, scale, shift, pattern)
+            lay(out, to + begin, x, source + begin, end - begin, normal, plane)
 
 
-lerp, lerp_onto, lay = compiled(_lerp), compiled(_lerp_onto), compiled(_lay)
+lerp, lerp_onto = compiled(_lerp), compiled(_lerp_onto)
+lerp_images, lay_images, lay = compiled(_lerp_images), compiled(_lay_images), compiled(_lay)
 weights_of, find_runs, paste = compiled(_weights_of), compiled(_find_runs), compiled(_paste)
 
 
@@ -222,7 +257,7 @@ weights_of, find_runs, paste = compiled(_weights_of), compiled(_find_runs), comp
 
 def _mix_rows(
     x: Any, other: Any, out: Any, strides: Any, partner: Any, order: Any, lam: Any, mask: Any,
-    mask_stride: int, span: int, inner: int, block: int, scale: Any, shift: Any, first: int, last: int,
+    mask_stride: int, span: int, inner: int, block: int, first: int, last: int,
 ) -> None:  # fmt: skip
     """``out[i]`` from ``x[i]`` and ``other[partner[i]]``, for the blocks from ``first`` to ``last``."""
     xs, ps, os = strides
@@ -234,17 +269,37 @@ def _mix_rows(
         start = plane * span + begin
         for i in order:
             own, mate, to = i * xs + start, partner[i] * ps + start, i * os + start
-            if scale is None:
-                times, plus = scale, shift
-            else:
-                times, plus = scale[plane * block :], shift[plane * block :]
             result, mine, theirs = out[to : to + size], x[own : own + size], other[mate : mate + size]
             if mask is None:
-                lerp(result, mine, theirs, lam[i], times, plus)
+                lerp(result, mine, theirs, lam[i])
             else:
                 place = i * mask_stride + begin // inner
                 weights = weights_of(mask, place, place + size // inner, inner, room)
-                lerp(result, mine, theirs, weights, times, plus)
+                lerp(result, mine, theirs, weights)
+
+
+def _mix_images(
+    x: Any, other: Any, out: Any, strides: Any, partner: Any, order: Any, lam: Any, mask: Any,
+    mask_stride: int, span: int, inner: int, block: int, normal: Any, first: int, last: int,
+) -> None:  # fmt: skip
+    """The same of uint8 images, normalised: by one number a plane, or by a pattern of the channels."""
+    xs, ps, os = strides
+    high, low, scale = normal
+    blocks = (span + block - 1) // block
+    room = np.empty(block if inner > 1 else 0, lam.dtype)
+    for unit in range(first, last):
+        plane, begin = unit // blocks, unit % blocks * block
+        size = min(block, span - begin)
+        start = plane * span + begin
+        for i in order:
+            own, mate, to = i * xs + start, partner[i] * ps + start, i * os + start
+            result, mine, theirs = out[to : to + size], x[own : own + size], other[mate : mate + size]
+            if mask is None:
+                lerp_images(result, mine, theirs, lam[i], high[plane], low[plane], scale[plane])
+            else:
+                place = i * mask_stride + begin // inner
+                weights = weights_of(mask, place, place + size // inner, inner, room)
+                lerp_images(result, mine, theirs, weights, high[plane], low[plane], scale[plane])
 
 
 def _mix_cycles(
@@ -282,7 +337,7 @@ def _mix_cycles(
 
 def _paste_rows(
     x: Any, other: Any, out: Any, strides: Any, partner: Any, order: Any, mask: Any, mask_stride: int,
-    planes: int, span: int, inner: int, block: int, scale: Any, shift: Any, first: int, last: int,
+    planes: int, span: int, inner: int, block: int, normal: Any, first: int, last: int,
 ) -> None:  # fmt: skip
     """``out[i]`` is ``x[i]`` where the mask is 1 and ``other[partner[i]]`` where it is 0."""
     xs, ps, os = strides
@@ -297,9 +352,9 @@ def _paste_rows(
             # The whole row first: to write the pasted part twice, in the cache, costs less than more runs.
             for plane in range(planes):
                 step = plane * span
-                lay(out, to + step, x, mine + step, size, scale, shift, plane * block)
+                lay(out, to + step, x, mine + step, size, normal, plane)
             mate = 1 if mask[place] else 0
-            paste(out, to, span, other, theirs, span, planes, inner, runs, mate, scale, shift, block)
+            paste(out, to, span, other, theirs, span, planes, inner, runs, mate, normal)
 
 
 def _paste_cycles(
@@ -323,12 +378,12 @@ def _paste_cycles(
                 mate = 1 if mask[place] else 0
                 to = i * stride + begin
                 if k < head:
-                    paste(kept, 0, block, x, at_head, span, planes, inner, runs, mate, None, None, block)
+                    paste(kept, 0, block, x, at_head, span, planes, inner, runs, mate, None)
                 elif k + 1 < end:
                     source = order[k + 1] * stride + begin
-                    paste(x, to, span, x, source, span, planes, inner, runs, mate, None, None, block)
+                    paste(x, to, span, x, source, span, planes, inner, runs, mate, None)
                 else:
-                    paste(x, to, span, kept, 0, block, planes, inner, runs, mate, None, None, block)
+                    paste(x, to, span, kept, 0, block, planes, inner, runs, mate, None)
             head = end
 
 
@@ -362,6 +417,6 @@ def _find_cycles(partner: Any, rows: int, order: Any, ends: Any) -> int:
     return cycles
 
 
-mix_rows, mix_cycles = compiled(_mix_rows), compiled(_mix_cycles)
+mix_rows, mix_cycles, mix_images = compiled(_mix_rows), compiled(_mix_cycles), compiled(_mix_images)
 paste_rows, paste_cycles = compiled(_paste_rows), compiled(_paste_cycles)
 find_cycles = compiled(_find_cycles)

@@ -45,7 +45,7 @@ class CMixup(Mixer):
         sigma: Bandwidth of the Gaussian kernel, > 0, in the units of the labels.
         per: A ``lam`` for each ``"sample"``, or for the ``"batch"``.
         fold: ``lam = max(lam, 1-lam)``.
-        options: ``p``, ``p_sample``, ``schedule`` and ``seed``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or there are no values ``y`` to choose partners by.
@@ -60,6 +60,8 @@ class CMixup(Mixer):
     """
 
     takes: ClassVar[str] = "samples with values as targets"
+
+    reads_pixels: ClassVar[bool] = False
 
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
 

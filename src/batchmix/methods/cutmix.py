@@ -43,7 +43,7 @@ class CutMix(Mixer):
         minmax: Draw each side of the box uniformly between these shares of the image's, inside the image,
             instead of by ``alpha``.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
-        options: ``p``, ``p_sample``, ``schedule`` and ``seed``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or samples have no positions to cut.
@@ -56,6 +56,8 @@ class CutMix(Mixer):
 
     Source: Yun et al. 2019, arXiv:1905.04899, eq. 1 and 2; one box for the batch there.
     """
+
+    reads_pixels: ClassVar[bool] = False
 
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
 

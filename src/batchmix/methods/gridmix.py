@@ -45,7 +45,7 @@ class GridMix(Mixer):
             ``"batch"``.
         fold: ``lam = max(lam, 1-lam)``: at least half of the cells stay.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
-        options: ``p``, ``p_sample``, ``schedule`` and ``seed``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or samples have no positions.
@@ -58,6 +58,8 @@ class GridMix(Mixer):
 
     Source: Baek et al. 2021, Pattern Recognition 109, section 3.
     """
+
+    reads_pixels: ClassVar[bool] = False
 
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
 

@@ -46,7 +46,7 @@ class KMixup(Mixer):
         k: Samples a group, >= 1; half of the batch where that is less.
         per: A ``lam`` for each ``"group"``, for each ``"sample"``, or for the ``"batch"``.
         fold: ``lam = max(lam, 1-lam)``.
-        options: ``p``, ``p_sample``, ``schedule`` and ``seed``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or samples are not finite.
@@ -122,7 +122,8 @@ class KMixup(Mixer):
             return x2, y2  # Mixer.between says what is wrong
         generator = self._draws(None).fork("match").generator(x1.device)
         one, two = (torch.randperm(len(x1), generator=generator, device=generator.device) for _ in range(2))
-        partner = match(x1, x2, one, two, self.k).to(x2.device)
+        first, second = (self._seen(x, self.normalize) for x in (x1, x2))
+        partner = match(first, second, one, two, self.k).to(x2.device)
         return x2[partner], y2[partner]
 
     def _weights(self, order: Tensor, k: int, alpha: float, generator: torch.Generator) -> Tensor:

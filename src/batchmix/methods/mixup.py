@@ -16,13 +16,14 @@ per sample and folded: Gugger 2018, Mixup data augmentation, fast.ai.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from batchmix.core.masks import check_pairing, draw_partners
+from batchmix.core.normalizing import Normalize
 from batchmix.core.plan import MixPlan
 from batchmix.core.sampling import Per, Policy, check_alpha, check_flag, sample_lam
 from batchmix.core.schedules import Schedule
@@ -48,6 +49,8 @@ class Mixup(Mixer):
         schedule: Factor as a function of the step, for ``p``, or a mapping for ``"p"``, ``"p_sample"`` and
             ``"alpha"``: ``schedule=bm.off_after(1000)`` ends the mixing after 1,000 batches.
         seed: Of all draws; ``torch.initial_seed()`` if left out.
+        normalize: ``bm.Normalize(mean, std)`` or ``(mean, std)``: uint8 images come out mixed and normalised,
+            in one pass.
 
     Raises:
         MixError: If an argument is not of the form above.
@@ -63,6 +66,8 @@ class Mixup(Mixer):
 
     takes: ClassVar[str] = "any samples"
 
+    reads_pixels: ClassVar[bool] = False
+
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
 
     def __init__(
@@ -76,13 +81,14 @@ class Mixup(Mixer):
         partner: Policy = "shuffle",
         schedule: Schedule | Mapping[str, Schedule] | None = None,
         seed: int | None = None,
+        normalize: Normalize | tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         self.alpha = check_alpha(alpha)
         check_pairing(per, partner)
         self.per = per
         self.fold = check_flag("fold", fold)
         self.partner = partner
-        super().__init__(p=p, p_sample=p_sample, schedule=schedule, seed=seed)
+        super().__init__(p=p, p_sample=p_sample, schedule=schedule, seed=seed, normalize=normalize)
 
     def sample(
         self,

@@ -17,7 +17,7 @@ True Labels", arXiv:2012.11101.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ class ResizeMix(Mixer):
         scale: Limits of the share of each side, 0 < low <= high <= 1.
         per: A place for each ``"sample"``, for each ``"pair"`` of mutual partners, or for the ``"batch"``.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
-        options: ``p``, ``p_sample``, ``schedule`` and ``seed``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or samples have no positions.
@@ -55,6 +55,8 @@ class ResizeMix(Mixer):
 
     Source: Qin et al. 2020, arXiv:2012.11101, section 3.
     """
+
+    reads_pixels: ClassVar[bool] = False
 
     def __init__(
         self,

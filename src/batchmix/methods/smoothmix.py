@@ -16,7 +16,7 @@ Classifiers", CVPR Workshops.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ class SmoothMix(Mixer):
         spread: Limits of the bell's standard deviation, as a share of the width, 0 < low <= high <= 1.
         per: A bell for each ``"sample"``, for each ``"pair"`` of mutual partners, or for the ``"batch"``.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
-        options: ``p``, ``p_sample``, ``schedule`` and ``seed``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or samples have no positions.
@@ -61,6 +61,8 @@ class SmoothMix(Mixer):
 
     Source: Lee et al. 2020, CVPR Workshops, section 3.
     """
+
+    reads_pixels: ClassVar[bool] = False
 
     def __init__(
         self,

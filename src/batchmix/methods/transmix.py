@@ -51,7 +51,7 @@ class TransMix(Mixer):
         alpha: Shape of the Beta density of the share that a box leaves, >= 0; 0 mixes nothing.
         share: Of the attention in the labels' new weight, in [0, 1]; the rest is the share of pixels.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
-        options: ``p``, ``p_sample``, ``schedule`` and ``seed``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or the samples are not images.
@@ -66,6 +66,8 @@ class TransMix(Mixer):
 
     Source: Chen et al. 2022, arXiv:2111.09833.
     """
+
+    reads_pixels: ClassVar[bool] = False
 
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
 
