@@ -7,9 +7,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 from torch import nn
 
-from batchmix.recipe.evaluation import evaluate
+from batchmix import calibration_error
+from batchmix.recipe.evaluation import (
+    best_temperature,
+    evaluate,
+    predict,
+    reliability,
+    scaled_scores,
+    score,
+)
 
 
 class FirstPixel(nn.Module):
@@ -93,3 +102,83 @@ def test_running_statistics_are_used_and_not_moved():
     net = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(192, 10)).train()
     evaluate(net, torch.randn(4, 3, 8, 8), torch.arange(4))
     assert net[0].num_batches_tracked == 0
+
+
+# Calibration
+
+
+def made_up_logits(count=600, seed=0, sharpness=3.0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(count, 5, generator=generator)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    return sharpness * logits, labels  # calibrated at a temperature of ``sharpness``
+
+
+def test_the_best_temperature_is_where_the_loss_is_smallest():
+    logits, labels = made_up_logits()
+
+    def loss(log_temperature):
+        scaled = logits.double().numpy() / np.exp(log_temperature)
+        own = scaled[np.arange(len(labels)), labels.numpy()]
+        return float((np.log(np.exp(scaled).sum(1)) - own).mean())
+
+    found = minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9})
+    assert best_temperature(logits, labels) == pytest.approx(np.exp(found.x), rel=1e-4)
+    assert best_temperature(logits, labels) == pytest.approx(3, rel=0.15)
+
+
+def test_temperatures_stay_finite_where_every_guess_is_right_or_wrong():
+    logits = 4 * torch.eye(3)
+    assert best_temperature(logits, torch.arange(3)) == pytest.approx(0.01)
+    assert best_temperature(logits, torch.tensor([1, 2, 0])) == pytest.approx(100)
+
+
+def test_each_half_is_scaled_by_the_temperature_of_the_other():
+    logits, labels = made_up_logits()
+    logits[1::2] *= 2
+    even, odd = (best_temperature(logits[half::2], labels[half::2]) for half in (0, 1))
+    assert odd == pytest.approx(2 * even, rel=0.3)
+    scaled = logits.clone()
+    scaled[0::2] /= odd
+    scaled[1::2] /= even
+    before = logits.clone()
+    scores = scaled_scores(logits, labels)
+    assert torch.equal(logits, before)
+    assert scores["temperature"] == pytest.approx(math.sqrt(even * odd))
+    assert scores["loss_scaled"] == pytest.approx(torch.nn.functional.cross_entropy(scaled, labels).item())
+    assert scores["ece_scaled"] == pytest.approx(calibration_error(scaled.softmax(1), labels).item())
+
+
+def test_scaling_mends_a_net_that_is_too_sure():
+    logits, labels = made_up_logits(4000)
+    scores, scaled = score(logits, labels), scaled_scores(logits, labels)
+    assert scaled["ece_scaled"] < 0.3 * scores["ece"]
+    assert scaled["loss_scaled"] < scores["loss"]
+
+
+def test_the_bins_of_the_diagram_are_counted_by_hand():
+    probs = [[0.7, 0.2, 0.1], [0.1, 0.72, 0.18], [0.05, 0.9, 0.05], [0.3, 0.3, 0.4]]
+    bins = reliability(torch.tensor(probs).log(), torch.tensor([0, 2, 1, 2]))
+    assert [len(values) for values in bins.values()] == [15] * 3
+    filled = {i: (n, c, a) for i, (n, c, a) in enumerate(zip(*bins.values(), strict=True)) if n}
+    assert {i: n for i, (n, *_) in filled.items()} == {6: 1, 10: 2, 13: 1}
+    assert filled[10] == (2, pytest.approx(0.71), 0.5)
+    assert all(bins["confidence"][i] is None and bins["accuracy"][i] is None for i in (0, 5, 14))
+
+
+def test_the_diagram_has_the_calibration_error():
+    logits, labels = made_up_logits()
+    count, confidence, accuracy = (
+        reliability(logits, labels)[k] for k in ("count", "confidence", "accuracy")
+    )
+    gaps = [n * abs(c - a) for n, c, a in zip(count, confidence, accuracy, strict=True) if n]
+    assert sum(gaps) / sum(count) == pytest.approx(score(logits, labels)["ece"], abs=1e-6)
+
+
+def test_predictions_are_those_of_the_plain_images():
+    images, net = torch.randn(10, 3, 8, 8, generator=torch.Generator().manual_seed(0)), Linear().train()
+    logits = predict(net, images, batch_size=3)
+    torch.testing.assert_close(logits, net(images))
+    assert net.training
+    labels = torch.arange(10)
+    assert evaluate(net, images, labels).loss == pytest.approx(score(logits, labels)["loss"])

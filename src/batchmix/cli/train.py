@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--preset", default="auto", metavar="NAME", help="where all flags start from")
     for flag in FLAGS:
-        _add_flag(parser, flag)
+        add_flag(parser, flag)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--root", type=Path, metavar="DIR", help="a folder with CIFAR-10, in any published form"
@@ -77,7 +77,7 @@ def config_from(args: argparse.Namespace, preset_name: str) -> TrainConfig:
     given = {flag.name: getattr(args, flag.name) for flag in FLAGS if getattr(args, flag.name) is not None}
     if given and args.resume is not None:
         raise MixError(
-            f"--resume takes the stopped run's own settings, got {', '.join(map(_flag, given))} too"
+            f"--resume takes the stopped run's own settings, got {', '.join(map(flag_name, given))} too"
         )
     return dataclasses.replace(preset(preset_name), **given)
 
@@ -94,7 +94,7 @@ def _automatic(device: str) -> str:
     return "cpu-avx512" if has_bf16_units() else "cpu"
 
 
-def _add_flag(parser: argparse.ArgumentParser, flag: dataclasses.Field[Any]) -> None:
+def add_flag(parser: argparse.ArgumentParser, flag: dataclasses.Field[Any]) -> None:
     """A flag for a field; left out, it is None, and the preset's value holds."""
     kind = TYPES[flag.name]
     options: dict[str, Any] = {"help": flag.metadata["help"], "default": None}
@@ -106,10 +106,11 @@ def _add_flag(parser: argparse.ArgumentParser, flag: dataclasses.Field[Any]) -> 
         options |= {"type": _numbers, "metavar": "N,N,..."}
     else:
         options |= {"type": kind, "metavar": "N" if kind is int else "X"}
-    parser.add_argument(_flag(flag.name), **options)
+    parser.add_argument(flag_name(flag.name), **options)
 
 
-def _flag(name: str) -> str:
+def flag_name(name: str) -> str:
+    """The flag of a field."""
     return "--" + name.replace("_", "-")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import batchmix as bm
 from batchmix.errors import MixError
@@ -26,6 +26,9 @@ class TrainConfig:
     Raises:
         MixError: If a value is out of range; the message names the field.
     """
+
+    most_images: ClassVar[int] = 50_000
+    largest_size: ClassVar[int] = 32
 
     mix: Literal["none", "mixup"] = option(
         "mixup", "what is mixed: mixup, or none for the run it is measured against", choices=("none", "mixup")
@@ -61,12 +64,16 @@ class TrainConfig:
             ("widths", "three numbers >= 1", len(self.widths) == 3 and min(self.widths) >= 1),
             (
                 "sizes",
-                "numbers of pixels in [16, 32]",
-                bool(self.sizes) and all(16 <= s <= 32 for s in self.sizes),
+                f"numbers of pixels in [16, {self.largest_size}]",
+                bool(self.sizes) and all(16 <= s <= self.largest_size for s in self.sizes),
             ),
             ("label_smoothing", "a number in [0, 1)", 0 <= self.label_smoothing < 1),
             ("shift", "a number of pixels in [0, 8]", 0 <= self.shift <= 8),
-            ("images", "a number of images in [batch_size, 50000]", self.batch_size <= self.images <= 50_000),
+            (
+                "images",
+                f"a number of images in [batch_size, {self.most_images}]",
+                self.batch_size <= self.images <= self.most_images,
+            ),
             ("seed", "a whole number below 2**32", self.seed < 2**32),
             *((name, "a number >= 0", 0 <= getattr(self, name) < math.inf) for name in RATES),
         ):

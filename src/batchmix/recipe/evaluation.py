@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -53,16 +54,36 @@ def evaluate(
         parts = [_two_logits(net, part, autocast) for part in torch.split(images, batch_size)]
     net.train(was_training)
     plain, augmented = (torch.cat(logits) for logits in zip(*parts, strict=True))
-    probs = plain.softmax(1)
+    return Scores(**score(plain, labels), accuracy_tta=_share(augmented.argmax(1) == labels))
+
+
+def score(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Accuracy, loss (nats), mean confidence, calibration error and Brier score of logits (N, K)."""
+    probs = logits.softmax(1)
     hot = F.one_hot(labels, probs.shape[1])
-    return Scores(
-        accuracy=_share(plain.argmax(1) == labels),
-        accuracy_tta=_share(augmented.argmax(1) == labels),
-        loss=F.cross_entropy(plain, labels).item(),
-        confidence=probs.amax(1).mean().item(),
-        ece=calibration_error(probs, labels).item(),
-        brier=((probs - hot) ** 2).sum(1).mean().item(),
-    )
+    return {
+        "accuracy": _share(logits.argmax(1) == labels),
+        "loss": F.cross_entropy(logits, labels).item(),
+        "confidence": probs.amax(1).mean().item(),
+        "ece": calibration_error(probs, labels).item(),
+        "brier": ((probs - hot) ** 2).sum(1).mean().item(),
+    }
+
+
+def predict(
+    net: nn.Module,
+    images: Tensor,
+    *,
+    batch_size: int = 500,
+    autocast: Autocast = contextlib.nullcontext,
+) -> Tensor:
+    """Float32 logits (N, K) of normalised images (N, 3, H, W) as they are; the net is left in its mode."""
+    was_training = net.training
+    net.eval()
+    with torch.inference_mode(), autocast():
+        logits = torch.cat([net(part).float() for part in torch.split(images, batch_size)])
+    net.train(was_training)
+    return logits
 
 
 def _two_logits(net: nn.Module, images: Tensor, autocast: Autocast) -> tuple[Tensor, Tensor]:
@@ -83,3 +104,66 @@ def _two_logits(net: nn.Module, images: Tensor, autocast: Autocast) -> tuple[Ten
 
 def _share(hits: Tensor) -> float:
     return hits.float().mean().item()
+
+
+# Calibration
+
+
+def calibration_scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """``reliability`` and what ``scaled_scores`` gives, for logits (N, K) and class ids (N,)."""
+    return {**scaled_scores(logits, labels), "reliability": reliability(logits, labels)}
+
+
+def reliability(logits: Tensor, labels: Tensor, *, bins: int = 15) -> dict[str, list[Any]]:
+    """What a reliability diagram shows: for each bin of the largest probability, who is in it.
+
+    Args:
+        logits: (N, K).
+        labels: (N,) class ids.
+        bins: Number of bins of equal width, as for ``calibration_error``.
+
+    Returns:
+        ``count``, mean ``confidence`` and ``accuracy`` of each bin; the last two are None where it is empty.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, section 2.
+    """
+    confidence, guess = logits.softmax(1).double().cpu().max(1)
+    place = (confidence * bins).long().clamp(0, bins - 1)
+    hits = (guess == labels.cpu()).double()
+    count = torch.bincount(place, minlength=bins)
+    sums = (torch.zeros(bins, dtype=torch.float64).index_add_(0, place, v) for v in (confidence, hits))
+    means = ([s / n if n else None for s, n in zip(t.tolist(), count.tolist(), strict=True)] for t in sums)
+    return {"count": count.tolist(), "confidence": next(means), "accuracy": next(means)}
+
+
+def best_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature that divides logits (N, K) to the smallest loss on labels (N,), in [0.01, 100].
+
+    The loss is convex in the reciprocal of the temperature, so that its slope has one zero, which halving
+    an interval finds. Where every guess is right the smallest temperature is best.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
+    """
+    logits = logits.double()
+    own = logits.gather(1, labels[:, None]).squeeze(1)
+    low, high = math.log(1 / 100), math.log(100)  # of the reciprocal
+    for _ in range(40):
+        middle = (low + high) / 2
+        expected = ((logits * math.exp(middle)).softmax(1) * logits).sum(1)
+        low, high = (low, middle) if (expected - own).mean() > 0 else (middle, high)
+    return math.exp(-(low + high) / 2)
+
+
+def scaled_scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Calibration error and loss after temperature scaling, and the temperature.
+
+    Each half of the samples (every other one) is divided by the temperature that fits the other half best,
+    so that no sample has a part in its own temperature. ``temperature`` is the geometric mean of the two.
+    """
+    logits, halves = logits.clone(), (slice(0, None, 2), slice(1, None, 2))
+    fitted = [best_temperature(logits[half], labels[half]) for half in halves]
+    for half, temperature in zip(halves, reversed(fitted), strict=True):
+        logits[half] /= temperature
+    scores = score(logits, labels)
+    temperature = math.sqrt(fitted[0] * fitted[1])
+    return {"temperature": temperature, "ece_scaled": scores["ece"], "loss_scaled": scores["loss"]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,10 +25,23 @@ class ImageBatches:
         batch_size: B.
         shift: Largest shift in pixels, with reflected borders.
         seed: Of orders, flips and shifts.
+        mean: Of the images per channel, in [0, 1]; that of CIFAR-10 if left out.
+        std: Standard deviation, likewise.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, *, batch_size: int, shift: int, seed: int) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        shift: int,
+        seed: int,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+    ) -> None:
         self.labels = labels
+        self.mean, self.std = mean, std
         self.batch_size = batch_size
         self.shift = shift
         self.seed = seed
@@ -53,7 +68,7 @@ class ImageBatches:
         device = self.padded.device
         chosen, rows, columns = (index.to(device, non_blocking=True) for index in (chosen, rows, columns))
         images = self.padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return resize(normalize(images), size), self.labels[chosen]
+        return resize(normalize(images, self.mean, self.std), size), self.labels[chosen]
 
     def _order_of(self, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != epoch:
@@ -67,11 +82,11 @@ class ImageBatches:
         return torch.Generator().manual_seed((self.seed * 3 + places[purpose]) * 10_000_019 + number)
 
 
-def normalize(images: Tensor) -> Tensor:
+def normalize(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:
     """(N, H, W, 3) uint8 to (N, 3, H, W) float32 of mean 0 and standard deviation 1, in channels_last."""
-    mean = torch.tensor(MEAN, device=images.device) * 255
-    std = torch.tensor(STD, device=images.device) * 255
-    return ((images.float() - mean) / std).permute(0, 3, 1, 2)
+    centre = torch.tensor(mean, device=images.device) * 255
+    spread = torch.tensor(std, device=images.device) * 255
+    return ((images.float() - centre) / spread).permute(0, 3, 1, 2)
 
 
 def resize(x: Tensor, size: int) -> Tensor:

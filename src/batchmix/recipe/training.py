@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from batchmix.errors import DataError, MixError
 from batchmix.files import write_whole
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.evaluation import Autocast
-from batchmix.recipe.images import ImageBatches, normalize
+from batchmix.recipe.images import MEAN, STD, ImageBatches, normalize
 from batchmix.recipe.machine import has_bf16_units
 from batchmix.recipe.muon import Muon
 from batchmix.recipe.network import Net, whiten
@@ -40,6 +40,22 @@ class StepReport:
     p: float
 
 
+class StepMixer(Protocol):
+    """What mixes each batch: any method of the library, or something of its own with a method's memory."""
+
+    def __call__(self, x: Tensor, y: Tensor, /) -> tuple[Tensor, bm.MixedTarget | Tensor]:
+        """The batch to train on; the target is mixed, or (B, K) probabilities."""
+
+    def settings(self, step: int, /) -> Mapping[str, float]:
+        """``{"p": ..., ...}`` at a step."""
+
+    def state_dict(self) -> dict[str, int]:
+        """All that the next draw depends on."""
+
+    def load_state_dict(self, state: Mapping[str, int], /) -> None:
+        """Go on where ``state_dict`` was taken."""
+
+
 class Training:
     """One run of the recipe.
 
@@ -49,35 +65,50 @@ class Training:
 
     Args:
         config: How to train.
-        images: (N, 32, 32, 3) uint8 training images, on the CPU.
+        images: (N, H, H, 3) uint8 training images, on the CPU; 32 pixels for CIFAR-10.
         labels: (N,) class ids.
         device: Where to train.
+        mixer: What mixes, in place of the mixup that the config describes.
+        num_classes: K.
+        mean: Of the images per channel, in [0, 1].
+        std: Standard deviation, likewise.
 
     Attributes:
         step: Optimizer steps done.
         seconds: Time spent in training, whitening and transfer included.
     """
 
-    def __init__(self, config: TrainConfig, images: Tensor, labels: Tensor, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        images: Tensor,
+        labels: Tensor,
+        device: torch.device,
+        *,
+        mixer: StepMixer | None = None,
+        num_classes: int = 10,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+    ) -> None:
         started = time.perf_counter()
         self.config = config
         self.device = device
         images, labels = images[: config.images].to(device), labels[: config.images].long().to(device)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)  # and not those of GPUs
-            net = Net(config.widths)
+            net = Net(config.widths, num_classes)
         self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        whiten(self.net, normalize(images[:WHITENING_IMAGES]))
+        whiten(self.net, normalize(images[:WHITENING_IMAGES], mean, std))
         self.batches = ImageBatches(
-            images, labels, batch_size=config.batch_size, shift=config.shift, seed=config.seed
-        )
-        self.mixup = bm.Mixup(
-            config.alpha,
-            per=config.per,
-            fold=config.fold,
+            images,
+            labels,
+            batch_size=config.batch_size,
+            shift=config.shift,
             seed=config.seed,
-            schedule=bm.off_after(config.mix_until * config.steps if config.mix == "mixup" else 0),
+            mean=mean,
+            std=std,
         )
+        self.mixup: StepMixer = mixup_of(config) if mixer is None else mixer
         self.optimizers = make_optimizers(self.net, config)
         self.autocast = autocast_for(device)
         self.step = 0
@@ -122,7 +153,7 @@ class Training:
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
-        return torch.stack([loss.detach().float(), y.expected_accuracy(logits.detach())])
+        return torch.stack([loss.detach().float(), _accuracy(logits.detach(), y)])
 
     def _set_rates(self) -> None:
         """Every rate falls in a straight line to 0; that of the whitening bias sooner."""
@@ -154,6 +185,24 @@ class Training:
             optimizer.load_state_dict(saved)
         self.mixup.load_state_dict(state["mixup"])
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def mixup_of(config: TrainConfig) -> bm.Mixup:
+    """The mixup that a config describes; it never mixes where the config says none."""
+    return bm.Mixup(
+        config.alpha,
+        per=config.per,
+        fold=config.fold,
+        seed=config.seed,
+        schedule=bm.off_after(config.mix_until * config.steps if config.mix == "mixup" else 0),
+    )
+
+
+def _accuracy(logits: Tensor, target: bm.MixedTarget | Tensor) -> Tensor:
+    """Share of correct predictions, each label counted with its weight."""
+    if isinstance(target, bm.MixedTarget):
+        return target.expected_accuracy(logits)
+    return target.gather(1, logits.argmax(1, keepdim=True)).mean()
 
 
 def make_optimizers(net: Net, config: TrainConfig) -> list[torch.optim.Optimizer]:

@@ -1,0 +1,142 @@
+"""All that the page is made from: the records of three studies and three measurements."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from batchmix._version import __version__
+from batchmix.errors import DataError
+from batchmix.files import cannot_write, write_whole
+from batchmix.recipe.machine import describe_machine
+from batchmix.study.article.presets import CLAIMS, FEW, MANY
+from batchmix.study.records import Study, read_study
+
+LOADING, ONE_HOT, DUPLICATES = "loading", "one-hot", "duplicates"
+KEYS = ("settings", "found", "machine", "batchmix", "command", "date")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The records, and nothing else.
+
+    Attributes:
+        claims: All arms at one budget, on few images.
+        few: none and mixup at other budgets, on few images.
+        many: none and mixup at several budgets, on many images.
+        loading: What ``measure_loading`` found.
+        one_hot: What ``measure_one_hot`` found.
+        duplicates: What ``measure_duplicates`` found.
+        measurements: The three records whole: with machine, command and date.
+    """
+
+    claims: Study
+    few: Study
+    many: Study
+    loading: dict[str, Any]
+    one_hot: dict[str, Any]
+    duplicates: dict[str, Any]
+    measurements: dict[str, dict[str, Any]]
+
+    @property
+    def studies(self) -> dict[str, Study]:
+        """The three studies, by the names of their folders."""
+        return {CLAIMS: self.claims, FEW: self.few, MANY: self.many}
+
+
+def read_evidence(folder: Path) -> Evidence:
+    """Read the folder that ``run_article`` filled.
+
+    Raises:
+        DataError: If a part is missing or broken; the message names it.
+    """
+    measurements = {name: read_measurement(folder, name) for name in (LOADING, ONE_HOT, DUPLICATES)}
+    for name, measurement in measurements.items():
+        if measurement is None:
+            raise DataError(f"found no study of the article in {folder}: there is no {_path(folder, name)}")
+    whole = {name: measurement for name, measurement in measurements.items() if measurement is not None}
+    return Evidence(
+        claims=read_study(folder / CLAIMS),
+        few=read_study(folder / FEW),
+        many=read_study(folder / MANY),
+        loading=whole[LOADING]["found"],
+        one_hot=whole[ONE_HOT]["found"],
+        duplicates=whole[DUPLICATES]["found"],
+        measurements=whole,
+    )
+
+
+def measure(
+    folder: Path,
+    name: str,
+    make: Callable[..., dict[str, Any]],
+    settings: Mapping[str, Any],
+    command: str,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Make a measurement and write its record, unless there is one with the same settings.
+
+    Args:
+        folder: Where the records go.
+        name: Of the measurement.
+        make: What measures; called with no argument.
+        settings: What the measurement depends on, for the record.
+        command: As typed, for the record.
+        device: Where it is made, for the record.
+
+    Returns:
+        The record.
+
+    Raises:
+        DataError: If the record cannot be written, or the one that is there is broken.
+    """
+    settings = json.loads(json.dumps(dict(settings)))  # as they are read again
+    before = read_measurement(folder, name)
+    if before is not None and before["settings"] == settings:
+        return before
+    record = {
+        "settings": settings,
+        "found": make(),
+        "machine": describe_machine(device),
+        "batchmix": __version__,
+        "command": command,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    path = _path(folder, name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error
+    write_whole(path, [(json.dumps(record) + "\n").encode()])
+    return record
+
+
+def read_measurement(folder: Path, name: str) -> dict[str, Any] | None:
+    """The record of a measurement, or None where there is none.
+
+    Raises:
+        DataError: If the file is broken.
+    """
+    path = _path(folder, name)
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError:
+        raise DataError(f"{path} is broken: it is not JSON; remove it to make it anew") from None
+    missing = [key for key in KEYS if not isinstance(record, dict) or key not in record]
+    if missing:
+        raise DataError(f"{path} is broken: it lacks {', '.join(missing)}")
+    return dict(record)
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / "measured" / f"{name}.json"

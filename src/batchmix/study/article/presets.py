@@ -1,0 +1,104 @@
+"""How much of the article's experiments is run: three scales, from seconds to a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from batchmix.study.plan import StudyPlan
+
+NONE, MIXUP = "none", "mixup"
+PER_BATCH = "mixup:per=batch"
+ITSELF = "mixup:per=batch,fold=false"  # as published, but for the one loader
+TWO_LOADERS = "two-loaders"
+NOT_FOLDED = "mixup:fold=false"
+ARMS = (NONE, MIXUP, PER_BATCH, ITSELF, TWO_LOADERS, NOT_FOLDED)
+
+CLAIMS, FEW, MANY = "claims", "few-images", "many-images"  # the studies, by the names of their folders
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is run.
+
+    Attributes:
+        text: What it is for.
+        seeds: Runs of each arm at each budget.
+        few: Training images of the low-data studies.
+        many: Training images of the other one.
+        epochs: Of the runs with all arms, on few images.
+        few_epochs: Budgets of mixup against none on few images, beside ``epochs``.
+        many_epochs: The same on many images.
+        few_config: Settings of the recipe on few images.
+        many_config: The same on many images.
+        loading: Arguments of ``measure_loading``; ``images`` is how many are written as JPEG files.
+        one_hot: Arguments of ``measure_one_hot``.
+        duplicates: Arguments of ``measure_duplicates``.
+    """
+
+    text: str
+    seeds: int
+    few: int
+    many: int
+    epochs: float
+    few_epochs: tuple[float, ...]
+    many_epochs: tuple[float, ...]
+    few_config: Mapping[str, Any]
+    many_config: Mapping[str, Any]
+    loading: Mapping[str, Any] = field(default_factory=lambda: {"images": 1024})
+    one_hot: Mapping[str, Any] = field(default_factory=dict)
+    duplicates: Mapping[str, Any] = field(default_factory=dict)
+
+    def plans(self, data: str = "cifar10", size: int | None = None) -> dict[str, StudyPlan]:
+        """The three studies, by the names of their folders."""
+        seeds = tuple(range(self.seeds))
+        both = NONE, MIXUP
+        few, many = dict(self.few_config), dict(self.many_config)
+        return {
+            CLAIMS: StudyPlan(ARMS, seeds, (self.epochs,), self.few, data, size, config=few),
+            FEW: StudyPlan(both, seeds, self.few_epochs, self.few, data, size, config=few),
+            MANY: StudyPlan(both, seeds, self.many_epochs, self.many, data, size, config=many),
+        }
+
+
+SMALL = Scale(
+    "a tiny net for a few minutes: shows that everything works, and decides nothing",
+    seeds=2,
+    few=200,
+    many=400,
+    epochs=4,
+    few_epochs=(2,),
+    many_epochs=(1,),
+    few_config={"batch_size": 50, "widths": (8, 8, 8), "sizes": (16,)},
+    many_config={"batch_size": 50, "widths": (8, 8, 8), "sizes": (16,)},
+    loading={"images": 24, "size": 32, "batch_size": 8, "repeats": 3},
+    one_hot={"classes": (10, 1000), "batch_size": 16, "repeats": 3},
+    duplicates={"batches": 20},
+)
+CPU = Scale(
+    "a small net on a CPU, which sees 15 million images in all",
+    seeds=5,
+    few=5_000,
+    many=50_000,
+    epochs=40,
+    few_epochs=(10,),
+    many_epochs=(1,),
+    few_config={"batch_size": 250, "widths": (32, 64, 128)},
+    many_config={"batch_size": 500, "widths": (32, 64, 128)},
+)
+GPU = Scale(
+    "the recipe's large net on a GPU, with seeds enough for a quarter of a point",
+    seeds=50,
+    few=5_000,
+    many=50_000,
+    epochs=80,
+    few_epochs=(20, 40, 160),
+    many_epochs=(8, 16, 32, 64),
+    few_config={"batch_size": 250, "widths": (64, 256, 256)},
+    many_config={"batch_size": 1000, "widths": (64, 256, 256)},
+    loading={"images": 4096, "workers": 8, "batch_size": 128},
+)
+
+PRESETS: dict[str, dict[str, Scale]] = {"article": {"small": SMALL, "cpu": CPU, "gpu": GPU}}
+"""What ``batchmix compare --preset`` takes, and its scales."""

@@ -1,0 +1,154 @@
+"""The claims that trained nets decide: (a), (d) and (f)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from batchmix.study.article.claim import Claim, budget_text, of_runs, scores_table, training_of
+from batchmix.study.article.curves import epochs_to, goal_of
+from batchmix.study.article.evidence import Evidence
+from batchmix.study.article.presets import MIXUP, NONE, PER_BATCH
+from batchmix.study.article.verdicts import (
+    ACCURACY,
+    CONFIDENCE,
+    HELD,
+    LOSS,
+    Comparison,
+    Quantity,
+    judge,
+    overall,
+)
+from batchmix.study.records import Budget, Study
+from batchmix.study.statistics import mean_interval
+from batchmix.study.words import NOTHING
+
+
+def better_accuracy(evidence: Evidence) -> Claim:
+    """(a) More accurate, at a higher loss and a lower confidence."""
+    study = evidence.claims
+    judged = judge(
+        [
+            of_runs(study, MIXUP, NONE, "mixup is more accurate than none", ACCURACY, "more"),
+            of_runs(study, MIXUP, NONE, "its test loss is higher", LOSS, "more"),
+            of_runs(study, MIXUP, NONE, "its predictions are less confident", CONFIDENCE, "less"),
+        ]
+    )
+    return Claim(
+        title="Better accuracy, at a higher loss and a lower confidence",
+        said="A net trained with mixup ends with a higher loss, even on the validation images, and yet "
+        "with a much better accuracy: it predicts a bit less confidently.",
+        experiment=f"{training_of(study)}, with mixup (a weight for each image, folded, alpha 0.4, to the "
+        "end of the training) and without. Loss and confidence (the mean of the largest probability) are "
+        "those of all test images, unmixed.",
+        judged=judged,
+        verdict=overall([one.verdict for one in judged]),
+        tables=[scores_table(study, (NONE, MIXUP))],
+        pictures=("arms",),
+    )
+
+
+def weight_per_image(evidence: Evidence) -> Claim:
+    """(d) A weight for each image trains faster than one for the batch, to the same accuracy."""
+    study = evidence.claims
+    budget = study.budgets[0]
+    goal = goal_of(study, budget)
+    reached = {arm: _epochs_to(study, arm, budget, goal) for arm in (MIXUP, PER_BATCH)}
+    missed = sum(epochs is None for found in reached.values() for epochs in found.values())
+    epochs = Quantity(f"epochs to {goal:.1%}", budget[1] / 20, " epochs", digits=1)
+    both = sorted(reached[MIXUP].keys() & reached[PER_BATCH].keys())
+    first, second = ([reached[arm][seed] or budget[1] for seed in both] for arm in (MIXUP, PER_BATCH))
+    judged = judge(
+        [
+            Comparison(
+                "a weight for each image takes fewer epochs to the goal", epochs, "less", first, second
+            ),
+            of_runs(study, MIXUP, PER_BATCH, "both end at the same accuracy", ACCURACY, "level"),
+        ]
+    )
+    table = scores_table(study, (MIXUP, PER_BATCH))
+    takes = (f"{_interval(list(map(float, numbers)))}" for numbers in (first, second))
+    rows = [(*row, found) for row, found in zip(table[1], takes, strict=True)]
+    return Claim(
+        title="A weight for each image trains faster than one for the batch",
+        said="With a t of its own for every image the net trains faster than with one t for the batch; "
+        "both end at the same accuracy.",
+        experiment=f"{training_of(study)}, `{MIXUP}` against `{PER_BATCH}`. The goal was set before any "
+        "run by a rule: the median accuracy of the runs without mixup at two thirds of their training, "
+        f"here {goal:.1%}. Curves have about ten points, of the first 2,000 test images, and straight "
+        "lines between them.",
+        judged=judged,
+        verdict=overall([one.verdict for one in judged]),
+        tables=[((*table[0], f"epochs to {goal:.1%}"), rows)],
+        notes=[f"{missed} of these runs never reached it and count with all of their epochs."]
+        if missed
+        else [],
+        pictures=("curves",),
+    )
+
+
+def budget_from_which(evidence: Evidence) -> Claim:
+    """(f) From which budget on mixup pays, on few images and on many."""
+    few, many = evidence.claims.budgets[0][0], evidence.many.budgets[0][0]
+    studies: dict[Budget, Study] = {
+        **dict.fromkeys(evidence.few.budgets, evidence.few),
+        evidence.claims.budgets[0]: evidence.claims,
+        **dict.fromkeys(evidence.many.budgets, evidence.many),
+    }
+    budgets = sorted(studies)
+    comparisons = [
+        of_runs(studies[budget], MIXUP, NONE, f"ahead at {budget_text(budget)}", ACCURACY, "more", budget)
+        for budget in budgets
+    ]
+    judged = judge(comparisons)
+    verdicts = dict(zip(budgets, (one.verdict for one in judged), strict=True))
+    longest = [
+        max(budget for budget in budgets if budget[0] == images) for images in dict.fromkeys((few, many))
+    ]
+    tables = [scores_table(studies[budget], (NONE, MIXUP), budget) for budget in budgets]
+    rows = [
+        (budget_text(budget), *row) for budget, (_, own) in zip(budgets, tables, strict=True) for row in own
+    ]
+    return Claim(
+        title="Given enough epochs, mixup pays: from which budget on?",
+        said="The article tells of fewer epochs to 94% than without mixup. It does not say how short a "
+        "training may be.",
+        experiment=f"mixup against none at {len(budgets)} budgets, on {few:,} images (every class in its "
+        f"share) and on {many:,}. Every budget is a training of its own, its learning rate falling to 0 "
+        "at its end. Decided by the longest budget of each; the others say where the change is.",
+        judged=judged,
+        verdict=overall([verdicts[budget] for budget in longest]),
+        tables=[(("budget", *tables[0][0]), rows)],
+        notes=[
+            pays_from({e: verdicts[n, e] for n, e in budgets if n == images}, images) for images, _ in longest
+        ],
+        pictures=("budgets",),
+    )
+
+
+def pays_from(verdicts: dict[float, str], images: int) -> str:
+    """From which number of epochs on mixup is ahead at every one that was tried, in a sentence.
+
+    Example:
+        >>> pays_from({10.0: "not shown", 20.0: "held", 40.0: "held"}, 5000)
+        'On 5,000 images mixup is ahead from 20 epochs on (tried: 10, 20, 40).'
+    """
+    tried = f"(tried: {', '.join(f'{epochs:g}' for epochs in sorted(verdicts))})"
+    first = None
+    for epochs in sorted(verdicts, reverse=True):
+        if verdicts[epochs] != HELD:
+            break
+        first = epochs
+    if first is None:
+        return f"On {images:,} images mixup is not shown to be ahead at the longest budget {tried}."
+    return f"On {images:,} images mixup is ahead from {first:g} epoch{'' if first == 1 else 's'} on {tried}."
+
+
+def _epochs_to(study: Study, arm: str, budget: Budget, goal: float) -> dict[int, float | None]:
+    return {seed: epochs_to(record["curve"], goal) for seed, record in study.done(arm, budget).items()}
+
+
+def _interval(numbers: Sequence[float]) -> str:
+    found = mean_interval(numbers)
+    if not found.n:
+        return NOTHING
+    return f"{found.mean:.1f}" + ("" if found.n < 2 else f" ± {found.half:.1f}")

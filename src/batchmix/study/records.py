@@ -1,0 +1,172 @@
+"""The folder of a study: ``study.json`` says what was asked, ``runs/KEY.json`` what came of each run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchmix.errors import DataError
+from batchmix.files import cannot_write, write_whole
+
+Record = dict[str, Any]
+Budget = tuple[int, float]
+
+ASKED = ("arms", "seeds", "epochs", "images", "data", "task", "config", "command")
+OUTCOME = ("status", "error", "machine", "command", "date")
+OF_EVERY_RUN = (*OUTCOME, "arm", "seed", "task", "data", "images", "epochs")
+OF_A_DONE_RUN = ("accuracy", "loss", "confidence", "ece", "brier", "reliability", "curve", "train_seconds")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was asked, and what came of it.
+
+    Args:
+        asked: The contents of ``study.json``.
+        records: Those of the runs that ended, in the order in which they are asked for.
+    """
+
+    asked: dict[str, Any]
+    records: list[Record]
+
+    @property
+    def arms(self) -> list[str]:
+        """All arms, the baseline first."""
+        return list(self.asked["arms"])
+
+    @property
+    def baseline(self) -> str:
+        """The arm that the others are compared with."""
+        return self.arms[0]
+
+    @property
+    def budgets(self) -> list[Budget]:
+        """All budgets (images, epochs), the smallest first."""
+        return [(self.asked["images"], float(epochs)) for epochs in sorted(self.asked["epochs"])]
+
+    def done(self, arm: str, budget: Budget) -> dict[int, Record]:
+        """The finished runs of an arm at a budget, by seed."""
+        return {
+            record["seed"]: record
+            for record in self.records
+            if record["status"] == "done" and record["arm"] == arm and _budget_of(record) == budget
+        }
+
+    @property
+    def failed(self) -> list[Record]:
+        """The runs that ended with an error."""
+        return [record for record in self.records if record["status"] == "failed"]
+
+
+def read_study(folder: Path) -> Study:
+    """Read the folder of a study, finished or not.
+
+    Raises:
+        DataError: If a file is missing or broken; the message names it.
+    """
+    folder = Path(folder)
+    asked = read_asked(folder)
+    place = {name: {value: i for i, value in enumerate(asked[name])} for name in ("seeds", "epochs", "arms")}
+    found = [_read_record(path) for path in sorted((folder / "runs").glob("*.json"))]
+    records = [
+        record
+        for record in found
+        if record["arm"] in place["arms"]
+        and record["seed"] in place["seeds"]
+        and record["epochs"] in place["epochs"]
+        and record["images"] == asked["images"]
+    ]
+    records.sort(key=lambda r: (place["seeds"][r["seed"]], r["epochs"], place["arms"][r["arm"]]))
+    return Study(asked, records)
+
+
+def read_asked(folder: Path) -> dict[str, Any]:
+    """What a study was asked for.
+
+    Raises:
+        DataError: If there is no study in the folder, or its file is broken.
+    """
+    path = folder / "study.json"
+    if not path.exists():
+        raise DataError(f"found no study in {folder}: there is no {path.name}")
+    return _read_json(path, ASKED)
+
+
+def write_asked(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Write ``study.json``, and make the folder where there is none.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    make_folder(folder / "runs")
+    _write_json(folder / "study.json", asked)
+
+
+def write_record(folder: Path, key: str, record: Mapping[str, Any]) -> None:
+    """Write the record of a run.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    _write_json(folder / "runs" / f"{key}.json", record)
+
+
+def read_record(folder: Path, key: str) -> Record | None:
+    """The record of a run, or None where it has not ended.
+
+    Raises:
+        DataError: If the file is broken.
+    """
+    path = folder / "runs" / f"{key}.json"
+    return _read_record(path) if path.exists() else None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none.
+
+    Raises:
+        DataError: If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def _read_record(path: Path) -> Record:
+    record = _read_json(path, OF_EVERY_RUN)
+    if record["status"] not in ("done", "failed"):
+        raise DataError(f"{path} is not the record of a run: its status is {record['status']!r}")
+    if record["status"] == "done":
+        _check_keys(path, record, OF_A_DONE_RUN)
+    return record
+
+
+def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError:
+        raise DataError(f"{path} is broken: it is not JSON; remove it to make it anew") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{path} is broken: it holds no object; remove it to make it anew")
+    _check_keys(path, values, keys)
+    return values
+
+
+def _check_keys(path: Path, values: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+    missing = [key for key in keys if key not in values]
+    if missing:
+        raise DataError(f"{path} is broken: it lacks {', '.join(missing)}")
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    write_whole(path, [(json.dumps(values, indent=1) + "\n").encode()])
+
+
+def _budget_of(record: Record) -> Budget:
+    return record["images"], float(record["epochs"])

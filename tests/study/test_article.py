@@ -1,0 +1,96 @@
+"""What is run for the article: three scales, three measurements, three studies."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from article_records import write
+
+from batchmix.errors import DataError
+from batchmix.study.arms import parse_arm
+from batchmix.study.article import PRESETS, run_article
+from batchmix.study.article.evidence import measure
+from batchmix.study.article.presets import ARMS, MIXUP, SMALL
+from batchmix.study.engine import EngineOptions
+
+
+@pytest.mark.parametrize("scale", PRESETS["article"].values(), ids=PRESETS["article"])
+def test_the_plans_of_every_scale(scale):
+    plans = scale.plans("fashion-mnist", size=28)
+    claims, few, many = plans.values()
+    assert claims.arms == tuple(str(parse_arm(arm)) for arm in ARMS) == ARMS
+    assert few.arms == many.arms == ("none", MIXUP)
+    assert claims.images == few.images < many.images
+    assert not set(claims.epochs) & set(few.epochs)
+    assert {plan.seeds for plan in plans.values()} == {tuple(range(scale.seeds))}
+    assert {(plan.data, plan.size) for plan in plans.values()} == {("fashion-mnist", 28)}
+    assert claims.config == few.config
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """An engine that trains nothing: it notes what it is asked for, and stops where it is told to."""
+    import batchmix.data
+    import batchmix.study.engine
+
+    asked = []
+    notes = SimpleNamespace(asked=asked, stop_at=None, loads=0)
+
+    def compare(plan, options, progress):
+        asked.append((options.folder.name, plan.images, plan.epochs))
+        progress.stopped = options.folder.name == notes.stop_at
+
+    def load_images(name, *, size=None, root=None):
+        notes.loads += 1
+        noise = np.random.default_rng(0).integers(0, 255, (30, 8, 8, 3), np.uint8)
+        return SimpleNamespace(train_x=noise, train_y=np.arange(30) % 3)
+
+    monkeypatch.setattr(batchmix.study.engine, "compare", compare)
+    monkeypatch.setattr(batchmix.data, "load_images", load_images)
+    return notes
+
+
+def progress():
+    return SimpleNamespace(note=lambda line: None, stopped=False)
+
+
+def test_three_studies_and_three_measurements(engine, tmp_path):
+    options = EngineOptions(folder=tmp_path, command="as typed", device="cpu")
+    assert run_article(SMALL, options, progress)
+    assert engine.asked == [("claims", 200, (4,)), ("few-images", 200, (2,)), ("many-images", 400, (1,))]
+    for name in ("loading", "one-hot", "duplicates"):
+        record = json.loads((tmp_path / "measured" / f"{name}.json").read_text())
+        assert record["command"] == "as typed"
+        assert record["machine"]["threads"] == torch.get_num_threads()
+    assert run_article(SMALL, options, progress)
+    assert engine.loads == 1  # what is measured is not measured again
+
+
+def test_a_study_that_is_stopped_stops_all(engine, tmp_path):
+    engine.stop_at = "few-images"
+    options = EngineOptions(folder=tmp_path, command="as typed", device="cpu")
+    assert not run_article(SMALL, options, progress)
+    assert [name for name, *_ in engine.asked] == ["claims", "few-images"]
+
+
+def test_other_settings_are_measured_anew(tmp_path):
+    made = []
+
+    def make():
+        made.append(len(made))
+        return {"made": len(made)}
+
+    for settings in ({"repeats": 3, "classes": (1, 2)}, {"repeats": 3, "classes": (1, 2)}, {"repeats": 4}):
+        record = measure(tmp_path, "one-hot", make, settings, "as typed", torch.device("cpu"))
+    assert made == [0, 1]
+    assert record["found"] == {"made": 2}
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    write(tmp_path / "measured", "a file")
+    with pytest.raises(DataError, match="cannot"):
+        measure(tmp_path, "loading", dict, {}, "as typed", torch.device("cpu"))

@@ -1,0 +1,159 @@
+"""The verdicts on the article's claims, from records whose effects are known; no net is trained here."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from article_records import AS_CLAIMED, edit, write_article
+from scipy import stats
+
+from batchmix.study.article.claims import all_claims
+from batchmix.study.article.curves import accuracy_at, epochs_to, goal_of
+from batchmix.study.article.evidence import read_evidence
+from batchmix.study.article.page import as_markdown
+from batchmix.study.article.presets import FEW, ITSELF, MIXUP, NOT_FOLDED, PER_BATCH, TWO_LOADERS
+from batchmix.study.article.verdicts import HELD, OPEN, REFUTED
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_article(tmp_path, AS_CLAIMED)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory):
+    """The same, read once for all tests that change nothing."""
+    folder = tmp_path_factory.mktemp("study")
+    write_article(folder, AS_CLAIMED)
+    return read_evidence(folder)
+
+
+def statements(folder, place):
+    return {one.says: one for one in all_claims(read_evidence(folder))[place].judged}
+
+
+# Curves
+
+
+def test_a_curve_is_read_in_straight_lines():
+    curve = [{"epoch": e, "accuracy": a} for e, a in ((1, 0.1), (2, 0.3), (4, 0.4), (5, 0.35), (6, 0.5))]
+    for epoch in np.linspace(0, 7, 29):
+        known = np.interp(epoch, [p["epoch"] for p in curve], [p["accuracy"] for p in curve])
+        assert accuracy_at(curve, epoch) == pytest.approx(known)
+    for goal in (0.15, 0.3, 0.39, 0.45, 0.5):
+        assert accuracy_at(curve, epochs_to(curve, goal)) == pytest.approx(goal)
+    assert epochs_to(curve, 0.38) == pytest.approx(3.6)  # the first of three times
+    assert epochs_to(curve, 0.05) == 1
+    assert epochs_to(curve, 0.51) is None
+
+
+def test_the_goal_is_the_baselines_median_at_two_thirds(evidence):
+    study = evidence.claims
+    ends = [study.done("none", study.budgets[0])[seed]["accuracy"] for seed in range(6)]
+    assert goal_of(study, study.budgets[0]) == pytest.approx(np.median(ends) * 2 / 3)
+
+
+# Claims
+
+
+def test_what_was_made_to_hold_holds(evidence):
+    found = {claim.title: claim.verdict for claim in all_claims(evidence)}
+    assert len(found) == 6
+    assert {name: word for name, word in found.items() if word != HELD} == {
+        "A weight for each image trains faster than one for the batch": OPEN  # they were made alike
+    }
+
+
+def test_the_opposite_does_not_hold(tmp_path):
+    write_article(tmp_path, {MIXUP: -0.03, PER_BATCH: 0.0, ITSELF: 0.02, TWO_LOADERS: -0.02, NOT_FOLDED: 0.0})
+    found = [claim.verdict for claim in all_claims(read_evidence(tmp_path))]
+    assert found == [REFUTED, REFUTED, HELD, REFUTED, REFUTED, REFUTED]
+
+
+def test_noise_shows_nothing(tmp_path):
+    write_article(tmp_path, {}, sd=0.03)
+    better = all_claims(read_evidence(tmp_path))[0].judged[0]
+    assert better.verdict == OPEN
+    assert re.fullmatch(r"\d[\d,]* for 0.5 points", better.needed)
+
+
+def test_the_difference_and_its_p_are_those_of_the_paired_test(evidence):
+    study = evidence.claims
+    runs = {arm: study.done(arm, study.budgets[0]) for arm in (MIXUP, "none")}
+
+    def pairs(key):
+        return [[runs[arm][seed][key] for seed in range(6)] for arm in runs]
+
+    plain = {key: stats.ttest_rel(*pairs(key)).pvalue for key in ("accuracy", "loss", "confidence")}
+    order = sorted(plain, key=plain.get)
+    steps = [(3 - rank) * plain[key] for rank, key in enumerate(order)]
+    corrected = dict(zip(order, np.maximum.accumulate(steps), strict=True))
+    found = all_claims(evidence)[0].judged
+    assert [one.p for one in found] == pytest.approx([corrected[key] for key in plain])
+    difference = 100 * np.subtract(*pairs("accuracy"))
+    low, high = stats.t.interval(0.95, 5, difference.mean(), stats.sem(difference))
+    assert found[0].found == f"{difference.mean():+.2f} points [{low:+.2f}, {high:+.2f}]"
+
+
+def test_faster_is_fewer_epochs_to_the_goal(tmp_path):
+    write_article(tmp_path, {**AS_CLAIMED, MIXUP: 0.1, PER_BATCH: 0.02})
+    found = statements(tmp_path, 3)["a weight for each image takes fewer epochs to the goal"]
+    assert (found.verdict, found.n) == (HELD, 6)
+    assert found.found.startswith("−0.")
+
+
+def test_a_run_that_never_gets_there_counts_whole_and_is_told(folder):
+    for path in (folder / "claims" / "runs").glob(f"*-{PER_BATCH}-[0-5].json"):
+        edit(path, curve=[{"epoch": 4.0, "accuracy": 0.2, "loss": 2.0, "train_loss": 2.0}])
+    claim = all_claims(read_evidence(folder))[3]
+    assert claim.notes == ["6 of these runs never reached it and count with all of their epochs."]
+    assert claim.tables[0][1][1][-1] == "4.0 ± 0.0"
+
+
+def test_mixup_pays_from_the_first_of_the_budgets_that_all_hold(folder):
+    notes = all_claims(read_evidence(folder))[5].notes
+    assert notes == [
+        "On 200 images mixup is ahead from 2 epochs on (tried: 2, 4).",
+        "On 400 images mixup is ahead from 1 epoch on (tried: 1).",
+    ]
+    for seed in range(6):  # the shorter budget no more
+        edit(folder / FEW / "runs" / f"2-{MIXUP}-{seed}.json", accuracy=0.5 + 0.001 * seed)
+    claim = all_claims(read_evidence(folder))[5]
+    assert claim.notes[0] == "On 200 images mixup is ahead from 4 epochs on (tried: 2, 4)."
+    assert claim.judged[0].verdict == REFUTED
+    assert claim.verdict == HELD  # the longest budgets decide
+
+
+def test_one_hot_is_judged_by_what_was_measured(folder):
+    path = folder / "measured" / "one-hot.json"
+    found = json.loads(path.read_text())["found"]
+    form = found["rows"][0]["forms"]["mixed_target"]
+    form |= {"seconds": [10 * s for s in form["seconds"]], "bytes": 10_000, "gradient_difference": 1e-3}
+    edit(path, found=found)
+    wrong = {says for says, one in statements(folder, 2).items() if one.verdict == REFUTED}
+    assert wrong == {
+        "value and gradient are the same",
+        "less memory than one-hot with `MixedTarget`, for every K",
+        "less time than one-hot with `MixedTarget`, K = 10",
+    }
+
+
+def test_seeds_that_one_arm_lacks_are_left_out(folder):
+    runs = folder / "claims" / "runs"
+    (runs / f"4-{MIXUP}-0.json").unlink()
+    edit(runs / "4-none-1.json", status="failed", error="RuntimeError: out of memory")
+    assert statements(folder, 0)["mixup is more accurate than none"].n == 4
+    page = as_markdown(read_evidence(folder))
+    assert "- `none`, 200 images, 4 epochs, seed 1: RuntimeError: out of memory" in page
+    assert "34 of 36" in page
+
+
+def test_one_seed_decides_nothing(tmp_path):
+    write_article(tmp_path, AS_CLAIMED, seeds=1)
+    trained = [claim.judged for claim in all_claims(read_evidence(tmp_path))]
+    assert {one.verdict for one in (*trained[0], *trained[3], *trained[5])} == {OPEN}
+    assert trained[0][0].needed == "two or more"
