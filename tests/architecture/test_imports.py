@@ -27,6 +27,7 @@ LAYERS = (
     "adapters",
     "recipe",
     "study",
+    "bench",
     "cli",
 )
 OPEN = {"errors", "files", "_version"}  # to all
@@ -34,12 +35,12 @@ ROOT = "__init__"  # batchmix itself, the public names
 SECOND_NAMES = {"pytorch_lightning": "lightning"}  # one framework of two names: one adapter of two names
 
 MAY_IMPORT: dict[str, set[str]] = {layer: set(LAYERS[:i]) for i, layer in enumerate(LAYERS)}
-for _user in ("adapters", "recipe", "study", "cli"):
+for _user in ("adapters", "recipe", "study", "bench", "cli"):
     MAY_IMPORT[_user] |= {ROOT}
-for _user in ("recipe", "study", "cli"):
+for _user in ("recipe", "study", "bench", "cli"):
     MAY_IMPORT[_user] |= {"data", "pictures"}
 MAY_IMPORT |= {
-    ROOT: {"core", "mixer", "choice", "manifold", "regmixup", "snapmix", "methods", "collate"},
+    ROOT: {"kernels", "core", "mixer", "choice", "manifold", "regmixup", "snapmix", "methods", "collate"},
     "data": set(),
     "pictures": {"core"},
     "__main__": {"cli"},

@@ -66,7 +66,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return dict(found.choices)
 
 
-@pytest.mark.parametrize("name", ["train", "show", "data", "results"])
+@pytest.mark.parametrize("name", ["train", "compare", "bench", "show", "data", "results"])
 def test_every_command_has_help_for_all_it_takes(capsys, name):
     status, out, err = call(capsys, name, "--help")
     assert (status, err) == (0, "")

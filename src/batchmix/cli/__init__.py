@@ -1,4 +1,4 @@
-"""The command line: ``batchmix train``, ``show``, ``data``, ``results``.
+"""The command line: ``batchmix train``, ``compare``, ``bench``, ``show``, ``data``, ``results``.
 
 Each command is a module with ``add_parser(subparsers)`` and ``run(args)``; what is heavy to import is
 imported inside ``run``.
@@ -29,12 +29,12 @@ class OneLineParser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    from batchmix.cli import data, results, show, train
+    from batchmix.cli import bench, compare, data, results, show, train
 
     parser = OneLineParser(prog="batchmix", description="mixup for PyTorch: train, look, measure.")
     parser.add_argument("--version", action="version", version=f"batchmix {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (train, show, data, results):
+    for command in (train, compare, bench, show, data, results):
         command.add_parser(subparsers)
     return parser
 

@@ -1,0 +1,123 @@
+"""Records of the benchmark: one JSON file each, and the numbers that follow from it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from batchmix.errors import DataError
+from batchmix.files import write_whole
+
+Record = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+FORMAT = 1
+NEEDED = ("batchmix", "command", "date", "machine", "busy_before", "options", "peers", "missing", "rows")
+NEEDED_OF_ROW = ("part", "what", "shape", "dtype", "threads", "who", "form", "fresh", "kernel")
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A middle and how far the values lie around it."""
+
+    middle: float
+    low: float
+    high: float
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record, a row of it to a line.
+
+    Raises:
+        DataError: If the file cannot be written.
+    """
+    rest = {name: value for name, value in record.items() if name != "rows"}
+    head = json.dumps(rest, indent=1)[:-2]
+    rows = ",\n  ".join(json.dumps(row) for row in record["rows"])
+    write_whole(path, [f'{head},\n "rows": [\n  {rows}\n ]\n}}\n'.encode()])
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record that ``write_record`` wrote.
+
+    Raises:
+        DataError: If the file is missing or is no such record.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError:
+        raise DataError(f"{path} is not JSON") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise DataError(f"{path} is not a record of batchmix bench, format {FORMAT}")
+    missing = [name for name in NEEDED if name not in found]
+    missing += [name for row in found.get("rows", []) for name in NEEDED_OF_ROW if name not in row]
+    if missing:
+        raise DataError(
+            f"{path} is not a record of batchmix bench: {', '.join(sorted(set(missing)))} missing"
+        )
+    return found
+
+
+# What a record says
+
+
+def groups(rows: Sequence[Row], *names: str) -> Iterator[tuple[tuple[Any, ...], list[Row]]]:
+    """The rows that agree in all of ``names``, in the order in which they come."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        key = tuple(tuple(row[name]) if isinstance(row[name], list) else row[name] for name in names)
+        found.setdefault(key, []).append(row)
+    yield from found.items()
+
+
+def cases(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """The rows of each case: contenders that did the same work in the same rounds."""
+    for _, group in groups(rows, "part", "what", "shape", "dtype", "threads"):
+        yield group
+
+
+def find(rows: Sequence[Row], who: str, form: str, kernel: str | None = None) -> Row | None:
+    """The row of a contender that could be timed."""
+    for row in rows:
+        if (row["who"], row["form"], row["kernel"]) == (who, form, kernel) and row.get("seconds"):
+            return row
+    return None
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    """Median and quartiles."""
+    if len(values) < 2:
+        return Spread(values[0], values[0], values[0])
+    low, middle, high = quantiles(values, n=4, method="inclusive")
+    return Spread(middle, low, high)
+
+
+def times_of(row: Row, base: Row) -> Spread:
+    """How often the time of ``base`` a contender took: median and quartiles over the rounds.
+
+    The two are compared round by round, since both met whatever else the machine did then.
+    """
+    return spread_of([mine / other for mine, other in zip(row["seconds"], base["seconds"], strict=True)])
+
+
+def change_of(row: Row, base: Row) -> Spread:
+    """By which share the median time exceeds that of ``base``, with a 95% interval by the bootstrap.
+
+    The rounds are not the same here: each arm is resampled for itself.
+    """
+    draw = random.Random(0)
+    mine, other = row["seconds"], base["seconds"]
+    ratios = sorted(
+        median(draw.choices(mine, k=len(mine))) / median(draw.choices(other, k=len(other)))
+        for _ in range(RESAMPLES)
+    )
+    edge = round(0.025 * RESAMPLES)
+    return Spread(median(mine) / median(other) - 1, ratios[edge] - 1, ratios[-1 - edge] - 1)

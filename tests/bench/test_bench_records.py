@@ -1,0 +1,73 @@
+"""What a record says follows from its rounds; what is no record is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_bench import record, row
+
+from batchmix.bench.records import cases, change_of, find, read_record, spread_of, times_of, write_record
+from batchmix.errors import DataError
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made = record()
+    write_record(tmp_path / "a.json", made)
+    assert read_record(tmp_path / "a.json") == made
+    assert len((tmp_path / "a.json").read_text().splitlines()) > len(made["rows"])  # a row to a line
+
+
+def test_what_is_no_record_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(DataError, match="cannot read"):
+        read_record(path)
+    incomplete = record([row("blend", "torch", "copy", 1)])
+    del incomplete["rows"][0]["who"], incomplete["machine"]
+    wrong: list[tuple[Any, str]] = [
+        ("{", "is not JSON"),
+        ("[]", "not a record of batchmix bench, format"),
+        (json.dumps(record() | {"format": 99}), "not a record of batchmix bench, format"),
+        (json.dumps(incomplete), "machine, who missing"),
+    ]
+    for text, said in wrong:
+        path.write_text(text)
+        with pytest.raises(DataError, match=said) as caught:
+            read_record(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    base = {"seconds": [1.0, 10.0, 100.0]}  # a machine that gets slower, for everybody
+    mine = {"seconds": [2.0, 20.0, 300.0]}
+    spread = times_of(mine, base)
+    assert (spread.low, spread.middle, spread.high) == (2.0, 2.0, 2.5)
+
+
+def test_spread_is_median_and_quartiles() -> None:
+    spread = spread_of([5.0, 1.0, 2.0, 4.0, 3.0])
+    assert (spread.low, spread.middle, spread.high) == (2.0, 3.0, 4.0)
+    assert spread_of([7.0]).high == 7.0
+
+
+def test_the_interval_of_a_change_covers_it_and_narrows_with_more_steps() -> None:
+    noise = [0.97, 0.99, 1.0, 1.01, 1.03]
+    few = change_of({"seconds": [1.1 * n for n in noise]}, {"seconds": noise})
+    many = change_of({"seconds": [1.1 * n for n in noise * 40]}, {"seconds": noise * 40})
+    for change in (few, many):
+        assert change.middle == pytest.approx(0.1)
+        assert change.low < 0.1 < change.high or change.low == pytest.approx(0.1)
+    assert many.high - many.low < few.high - few.low
+    same = change_of({"seconds": [2.0] * 5}, {"seconds": [2.0] * 5})
+    assert (same.low, same.middle, same.high) == (0, 0, 0)
+
+
+def test_rows_are_found_by_who_form_and_kernel_unless_they_failed() -> None:
+    rows = record()["rows"]
+    (blend,) = [group for group in cases(rows) if group[0]["part"] == "blend"]
+    assert find(blend, "batchmix", "in place")["seconds"][0] == 0.010  # type: ignore[index]
+    assert find(blend, "batchmix", "in place", "torch")["seconds"][0] == 0.020  # type: ignore[index]
+    assert find(blend, "kornia", "V2") is None
+    assert len(list(cases(rows))) == 5
