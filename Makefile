@@ -3,12 +3,13 @@
 
 PYTHON ?= python3
 ARGS ?=
+RECORD ?= latest
 IN_PARALLEL := --numprocesses=logical --dist=loadfile
 PIP := .venv/bin/python -m pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check fix records results pictures constraints clean
+.PHONY: help train test check fix records results bench article pictures constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -37,6 +38,13 @@ records: .venv/.installed ## train the five seeds with and without mixup, one af
 
 results: .venv/.installed ## make the README's table of results anew from results/
 	.venv/bin/batchmix results results/*.jsonl --write README.md
+
+bench: .venv/.installed-dev ## measure mixing beside the other libraries, into benchmarks/records and docs/benchmarks.md
+	PYTHONPATH=tests/shim .venv/bin/batchmix bench --shapes all \
+	  --record benchmarks/records/$(RECORD).json --page docs/benchmarks.md $(ARGS)
+
+article: .venv/.installed ## train the studies of the article's claims (hours), and write docs/article.md
+	.venv/bin/batchmix compare --preset article --out results/article $(ARGS)
 
 pictures: .venv/.installed ## draw docs/pictures and write docs/methods.md anew
 	.venv/bin/batchmix show --out docs/pictures $(ARGS)
