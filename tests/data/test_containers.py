@@ -57,7 +57,9 @@ def test_a_file_counts_gzipped_or_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damaged", [b"no gzip", gzip.compress(b"whole" * 100)[:-9], b"\x1f\x8b\x08" + bytes(30)]
+    "damaged",
+    [b"no gzip", gzip.compress(b"whole" * 100)[:-9], b"\x1f\x8b\x08" + bytes(30)],
+    ids=["another", "cut", "empty"],
 )
 def test_a_damaged_gzip(damaged: bytes) -> None:
     with pytest.raises(DataError, match="truncated or damaged"):

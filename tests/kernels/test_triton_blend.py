@@ -223,7 +223,7 @@ def test_what_is_not_finite_goes_the_way_it_goes_in_torch(dtype: torch.dtype) ->
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("kind", ["none", "paste", "one soft"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_images_are_normalised_and_mixed_at_once(dtype: torch.dtype, kind: str, channels_last: bool) -> None:
     x = some_images(5, 3, 9, 7)

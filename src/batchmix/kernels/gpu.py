@@ -162,6 +162,8 @@ def mix_images(
         raise MixError("out takes memory of the shape, the memory format and the dtype of the result")
     result = torch.empty_like(x, dtype=dtype) if out is None else out
     layout = _layout(x, mask, by_channel=True)
+    if mask is not None and mask.is_floating_point():
+        mask = mask.float()  # so that its product with a grey level is exact in float64
     _mix_rows(x, x if other is None else other, result, partner, lam, mask, layout, normal)
     return _written(result)
 
@@ -223,9 +225,7 @@ def _mix_rows(
     if x.numel() == 0:
         return
     planes, span, inner = layout
-    weights = _weights(
-        lam, mask if normal is None or mask is None or mask.dtype == torch.bool else mask.float()
-    )
+    weights = _weights(lam, mask)
     high, low, scale = (weights.lam,) * 3 if normal is None else normal
     wide = kernels().FLOAT64 if torch.float64 in (x.dtype, scale.dtype) else kernels().FLOAT32
     partner = partner.detach().contiguous()

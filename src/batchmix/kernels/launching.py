@@ -32,7 +32,7 @@ class Config(NamedTuple):
 
 @functools.cache
 def kernels() -> Any:
-    """The kernels of the blend, or None where Triton is missing or too old."""
+    """The kernels of the blend, or None where Triton is missing."""
     try:
         return importlib.import_module("batchmix.kernels.triton_blend")
     except (ImportError, AttributeError):
@@ -69,7 +69,7 @@ def why_not_here(device: torch.device) -> str | None:
     """Why Triton does not run on ``device``; found out by a first small launch, once."""
     module = kernels()
     if module is None:
-        return "no Triton that is installed, 3.2 or later"
+        return "no Triton that is installed"
     if device.type != ("cpu" if module.INTERPRETED else "cuda"):
         return "tensors elsewhere than on a GPU"
     if device not in _failed:
