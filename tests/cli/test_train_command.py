@@ -27,6 +27,7 @@ OTHER = {
     "batch_size": ("64", 64),
     "widths": ("8,8,8", (8, 8, 8)),
     "sizes": ("16,32", (16, 32)),
+    "activation": ("silu", "silu"),
     "label_smoothing": ("0.1", 0.1),
     "filter_lr": ("0.5", 0.5),
     "bias_lr": ("0.6", 0.6),

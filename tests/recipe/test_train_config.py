@@ -22,6 +22,7 @@ INVALID = [
     *(("batch_size", value) for value in (1, 0, -5)),
     *(("widths", value) for value in ((), (8, 8), (8, 8, 8, 8), (8, 0, 8))),
     *(("sizes", value) for value in ((), (15,), (16, 33), (32, -1))),
+    ("activation", "relu"),
     *(("label_smoothing", value) for value in (-0.1, 1, NAN)),
     *((name, value) for name in ("filter_lr", "bias_lr", "head_lr") for value in (-1, INF, NAN)),
     *(("weight_decay", value) for value in (-1, INF, NAN)),

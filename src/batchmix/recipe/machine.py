@@ -57,7 +57,7 @@ def keep_freed_memory() -> bool:
     if mallopt is None:  # another C library, such as musl
         return False
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # from glibc's malloc.h
-    done = (mallopt(mmap_max, 0), mallopt(trim_threshold, 2**31 - 1), mallopt(top_pad, 256 * 2**20))
+    done = (mallopt(mmap_max, 0), mallopt(trim_threshold, -1), mallopt(top_pad, 256 * 2**20))
     return all(done)
 
 

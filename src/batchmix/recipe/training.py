@@ -96,7 +96,7 @@ class Training:
         images, labels = images[: config.images].to(device), labels[: config.images].long().to(device)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)  # and not those of GPUs
-            net = Net(config.widths, num_classes)
+            net = Net(config.widths, num_classes, config.activation)
         self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         whiten(self.net, normalize(images[:WHITENING_IMAGES], mean, std))
         self.batches = ImageBatches(
