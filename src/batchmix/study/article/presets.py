@@ -77,13 +77,13 @@ SMALL = Scale(
     duplicates={"batches": 20},
 )
 CPU = Scale(
-    "a small net on a CPU, which sees 15 million images in all",
+    "a small net on a CPU, which sees 13 million images in all",
     seeds=5,
     few=5_000,
     many=50_000,
     epochs=40,
-    few_epochs=(10,),
-    many_epochs=(1,),
+    few_epochs=(10, 80),
+    many_epochs=(1, 4),
     few_config={"batch_size": 250, "widths": (32, 64, 128)},
     many_config={"batch_size": 500, "widths": (32, 64, 128)},
 )
