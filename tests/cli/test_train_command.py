@@ -143,9 +143,9 @@ def test_results_are_on_standard_output_and_all_else_on_the_other(capsys, tmp_pa
 
 @pytest.mark.usefixtures("noise")
 def test_json_is_one_object_and_nothing_else(capsys, tmp_path):
-    status, out, err = call(capsys, "train", *TINY, "--preset=quick", "--json", "--out", tmp_path)
+    status, out, err = call(capsys, "train", *TINY, "--preset=smoke", "--json", "--out", tmp_path)
     assert (status, err, out.count("\n")) == (0, "", 1)
-    assert json.loads(out)["preset"] == "quick"
+    assert json.loads(out)["preset"] == "smoke"
     assert json.loads(out)["widths"] == [8, 8, 8]
 
 
@@ -171,3 +171,14 @@ def test_auto_is_the_preset_of_this_machine(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("batchmix.recipe.training.pick_device", lambda name: torch.device("cuda"))
     call(capsys, "train")
     assert chosen[-1][1].preset == "gpu"
+
+
+def test_quick_is_quick_on_this_machine(capsys, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(recipe_run, "train", lambda config, options, _: chosen.append((config, options)))
+    for found in (set(), {"avx512_bf16"}, {"avx512_bf16", "amx_bf16"}):
+        monkeypatch.setattr("batchmix.recipe.machine._cpu_flags", lambda found=found: found)
+        call(capsys, "train", "--preset=quick", "--device=cpu")
+    names = ["quick", "quick", "quick-bf16"]
+    assert [options.preset for _, options in chosen] == names
+    assert [config for config, _ in chosen] == [preset(name) for name in names]

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from batchmix.recipe.progress import Progress
     from batchmix.recipe.run import RunOptions, train
 
-    name = _automatic(args.device) if args.preset == "auto" else args.preset
+    name = _for_this_machine(args.preset, args.device)
     options = RunOptions(
         preset=name,
         command="batchmix " + shlex.join(sys.argv[1:]),
@@ -82,12 +82,17 @@ def config_from(args: argparse.Namespace, preset_name: str) -> TrainConfig:
     return dataclasses.replace(preset(preset_name), **given)
 
 
-def _automatic(device: str) -> str:
-    """The preset for this machine."""
+def _for_this_machine(name: str, device: str) -> str:
+    """The preset that ``auto`` or ``quick`` stands for here; any other stands for itself."""
     from batchmix.recipe.machine import has_amx, has_bf16_units
     from batchmix.recipe.training import pick_device
 
-    if pick_device(device).type == "cuda":
+    if name not in ("auto", "quick"):
+        return name
+    on_gpu = pick_device(device).type == "cuda"
+    if name == "quick":
+        return "quick-bf16" if has_amx() and not on_gpu else "quick"
+    if on_gpu:
         return "gpu"
     if has_amx():
         return "cpu-bf16"
