@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import batchmix as bm
 from batchmix.recipe.convolution import Conv3x3, beside_one_another, side_by_side
 
 
@@ -66,6 +67,8 @@ def test_images_are_taken_as_they_are_where_nothing_is_gained():
     with bf16():
         assert beside_one_another(large) == 1
         assert beside_one_another(random(7, 5, 7, 7)) == 1  # a batch that cannot be shared out
+        with bm.kernel("torch"):
+            assert beside_one_another(small) == 1
         with torch.no_grad():
             assert beside_one_another(small) == 1
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import batchmix as bm
 from batchmix.recipe import pooling
 from batchmix.recipe.pooling import max_pool
 
@@ -74,5 +75,7 @@ def test_all_else_is_left_to_torch(monkeypatch):
     monkeypatch.setattr(pooling._MaxPool, "apply", lambda x: pytest.fail("not for this one"))
     for other in (x, x.float().requires_grad_(), x.contiguous().requires_grad_()):
         assert torch.equal(max_pool(other), F.max_pool2d(other, 2))
+    with bm.kernel("torch"):
+        assert torch.equal(max_pool(x.clone().requires_grad_()), F.max_pool2d(x, 2))
     monkeypatch.setattr(pooling, "_loops", lambda: None)
     assert torch.equal(max_pool(x.requires_grad_()), F.max_pool2d(x, 2))

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
+from batchmix.kernels import selected
+
 ROW = 32  # pixels of a row that AMX multiplies at once, in bfloat16
 
 
@@ -46,7 +48,7 @@ def beside_one_another(x: Tensor) -> int:
     takes_part = x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
     if not takes_part or 2 * (width + 1) >= ROW or torch.get_autocast_dtype("cpu") != torch.bfloat16:
         return 1
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or selected.current() == "torch":
         return 1
     return max(n for n in range(1, ROW // (width + 1) + 1) if batch % n == 0)
 

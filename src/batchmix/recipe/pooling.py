@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
-from batchmix.kernels import fused
+from batchmix.kernels import fused, selected
 from batchmix.kernels.threads import share
 
 
@@ -23,7 +23,7 @@ def max_pool(x: Tensor) -> Tensor:
     """``F.max_pool2d(x, 2)``: the largest value of each 2x2 square, (B, C, H, W) to (B, C, H // 2, W // 2).
 
     bfloat16 on a CPU, channels last and bound for a backward, goes through loops of our own where there is
-    numba; the values and the gradients are those of torch.
+    numba, unless the kernel named is torch's; the values and the gradients are those of torch.
     """
     if (
         x.device.type == "cpu"
@@ -32,6 +32,7 @@ def max_pool(x: Tensor) -> Tensor:
         and x.is_contiguous(memory_format=torch.channels_last)
         and min(x.shape) >= 2
         and not torch.compiler.is_compiling()
+        and selected.current() != "torch"
         and _loops() is not None
     ):
         pooled: Tensor = _MaxPool.apply(x)  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ Record = Mapping[str, Any]
 MACHINE = ("device", "cpu", "cores", "isa", "torch")
 SCORES = ("accuracy", "accuracy_tta", "loss", "confidence", "ece", "train_seconds")
 CONFIG = tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name != "seed")
-SAME = ("preset", *CONFIG, "device", "cpu", "cores")  # of the runs in one row
+SAME = ("preset", *CONFIG, "kernel", "device", "cpu", "cores")  # of the runs in one row
 NEEDED = ("preset", "mix", "alpha", "epochs", "images", "seed", *MACHINE, *SCORES)
 GOAL_ACCURACY, GOAL_SECONDS, GOAL_SEEDS = 0.94, 360, 5  # the article's headline, on two CPU cores
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"

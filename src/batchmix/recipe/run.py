@@ -24,6 +24,7 @@ from batchmix._version import __version__
 from batchmix.data import CIFAR10_CLASSES, load_cifar10
 from batchmix.errors import DataError
 from batchmix.files import cannot_write, write_whole
+from batchmix.kernels import selected
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.evaluation import evaluate
 from batchmix.recipe.images import MEAN, STD, normalize
@@ -109,6 +110,7 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
         "images_per_second": round(config.steps * config.batch_size / training.seconds, 1),
         **describe_machine(device),
         "busy_before": round(busy, 2),
+        "kernel": selected.current(),
         "batchmix": __version__,
         "command": options.command,
         "date": time.strftime("%Y-%m-%d"),
