@@ -387,6 +387,18 @@ def _paste_cycles(
             head = end
 
 
+def _cut_out(boxes: Any, mask: Any, lam: Any, height: int, width: int) -> None:
+    """Each mask 1 but for its box: top, bottom, left, right; and its mean."""
+    size = height * width
+    for i in range(lam.size):
+        top, bottom, left, right = boxes[4 * i], boxes[4 * i + 1], boxes[4 * i + 2], boxes[4 * i + 3]
+        mask[i * size : (i + 1) * size] = 1
+        for row in range(max(top, 0), min(bottom, height)):
+            begin = i * size + row * width
+            mask[begin + max(left, 0) : begin + max(left, min(right, width), 0)] = 0
+        lam[i] = 1 - (bottom - top) * (right - left) / size
+
+
 def _find_cycles(partner: Any, rows: int, order: Any, ends: Any) -> int:
     """Write the rows cycle by cycle to ``order`` and where each cycle ends to ``ends``.
 
@@ -419,4 +431,4 @@ def _find_cycles(partner: Any, rows: int, order: Any, ends: Any) -> int:
 
 mix_rows, mix_cycles, mix_images = compiled(_mix_rows), compiled(_mix_cycles), compiled(_mix_images)
 paste_rows, paste_cycles = compiled(_paste_rows), compiled(_paste_cycles)
-find_cycles = compiled(_find_cycles)
+find_cycles, cut_out = compiled(_find_cycles), compiled(_cut_out)
