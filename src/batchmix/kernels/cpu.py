@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from batchmix.errors import MixError
+from batchmix.kernels import team
 from batchmix.kernels.fused import fuse, loops
 from batchmix.kernels.layout import is_plain, is_watched, layout_of, may_write
 from batchmix.kernels.pixels import check_dtype, computed_in, constants
@@ -21,7 +22,7 @@ from batchmix.kernels.pixels import check_dtype, computed_in, constants
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SMALLEST = 1 << 18  # bytes of a batch; below, a call costs more than it saves
 SMALLEST_MASKS = 1 << 14  # places of all masks; the least that belong to such a batch of three channels
-SHARED = 32  # times as much where torch's own operations have several threads, which gain more there
+SHARED = 32  # times as much where torch's own operations have several threads that the loops do not have
 
 
 def can_mix(
@@ -38,7 +39,7 @@ def can_mix(
     False wherever torch has to see the operations: under autograd, tracing, compilation, torch.func, and for
     subclasses of Tensor. Costs microseconds, but for the first call that is true, which imports numba.
     """
-    smallest = SMALLEST * (SHARED if torch.get_num_threads() > 1 else 1)
+    smallest = SMALLEST * (SHARED if torch.get_num_threads() > 1 and not team.is_there() else 1)
     return x.nbytes >= smallest and why_not(x, partner, lam, mask, other=other, out=out) is None
 
 

@@ -21,6 +21,8 @@ from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.extending import intrinsic, overload
 
+from batchmix.kernels.team_code import in_team
+
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 # Half precision is converted by the processor; x86 without F16C would call functions that are not there.
 HAS_FLOAT16 = platform.machine().lower() in ("aarch64", "arm64") or bool(get_host_cpu_features().get("f16c"))
@@ -432,3 +434,35 @@ def _find_cycles(partner: Any, rows: int, order: Any, ends: Any) -> int:
 mix_rows, mix_cycles, mix_images = compiled(_mix_rows), compiled(_mix_cycles), compiled(_mix_images)
 paste_rows, paste_cycles = compiled(_paste_rows), compiled(_paste_cycles)
 find_cycles, cut_out = compiled(_find_cycles), compiled(_cut_out)
+
+
+# The same by torch's threads: `in_team` of a loop, which is compiled as a part of it
+
+
+def _mix_rows_by_team(arguments: Any, units: int, threads: int) -> Any:
+    return in_team(mix_rows, arguments, units, threads)
+
+
+def _mix_cycles_by_team(arguments: Any, units: int, threads: int) -> Any:
+    return in_team(mix_cycles, arguments, units, threads)
+
+
+def _mix_images_by_team(arguments: Any, units: int, threads: int) -> Any:
+    return in_team(mix_images, arguments, units, threads)
+
+
+def _paste_rows_by_team(arguments: Any, units: int, threads: int) -> Any:
+    return in_team(paste_rows, arguments, units, threads)
+
+
+def _paste_cycles_by_team(arguments: Any, units: int, threads: int) -> Any:
+    return in_team(paste_cycles, arguments, units, threads)
+
+
+BY_TEAM = {
+    mix_rows: compiled(_mix_rows_by_team),
+    mix_cycles: compiled(_mix_cycles_by_team),
+    mix_images: compiled(_mix_images_by_team),
+    paste_rows: compiled(_paste_rows_by_team),
+    paste_cycles: compiled(_paste_cycles_by_team),
+}
