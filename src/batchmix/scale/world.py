@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -120,10 +120,24 @@ def joined(device: str = "auto") -> Iterator[World]:
         return
     rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     own = _device_of(device, local)
-    dist.init_process_group("nccl" if own.startswith("cuda") else "gloo", rank=rank, world_size=size)
+    backend = "nccl" if own.startswith("cuda") else "gloo"
+    dist.init_process_group(backend, store=_meeting_place(rank, size), rank=rank, world_size=size)
     yield World(rank, size, local, own)
     # Not after an error: the others may be gone, and leaving them in good order would wait for them.
     dist.destroy_process_group()
+
+
+def _meeting_place(rank: int, size: int) -> Any:
+    """Where ranks leave their addresses, apart for each start: those of killed ranks are still there.
+
+    torchrun keeps one store over its restarts, and torch 2.13 does not tell them apart. Several hosts count
+    restarts each for itself, so that only one host's count says which start it is.
+    """
+    store, _, _ = next(iter(dist.rendezvous("env://", rank, size)))  # type: ignore[attr-defined]
+    if os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return store
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"start_{start}", store)  # type: ignore[attr-defined]
 
 
 def _device_of(device: str, local: int) -> str:
