@@ -344,7 +344,7 @@ class Mixer:
         if p_sample < 1:
             generator = draws.fork("p_sample").generator(plan.device)
             plan = plan.only(torch.rand(len(plan), generator=generator, device=plan.device) < p_sample)
-        return plan.to(x.device)
+        return plan if plan.device == x.device else plan.to(x.device)
 
     def _sample(
         self,

@@ -25,7 +25,9 @@ LAYERS = (
     "cards",
     "collate",
     "adapters",
+    "scale",
     "recipe",
+    "finetune",
     "study",
     "bench",
     "cli",
@@ -35,9 +37,9 @@ ROOT = "__init__"  # batchmix itself, the public names
 SECOND_NAMES = {"pytorch_lightning": "lightning"}  # one framework of two names: one adapter of two names
 
 MAY_IMPORT: dict[str, set[str]] = {layer: set(LAYERS[:i]) for i, layer in enumerate(LAYERS)}
-for _user in ("adapters", "recipe", "study", "bench", "cli"):
+for _user in ("adapters", "recipe", "finetune", "study", "bench", "cli"):
     MAY_IMPORT[_user] |= {ROOT}
-for _user in ("recipe", "study", "bench", "cli"):
+for _user in ("recipe", "finetune", "study", "bench", "cli"):
     MAY_IMPORT[_user] |= {"data", "pictures"}
 MAY_IMPORT |= {
     ROOT: {"kernels", "core", "mixer", "choice", "manifold", "regmixup", "snapmix", "methods", "collate"},

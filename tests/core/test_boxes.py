@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import batchmix as bm
 import reference
 from batchmix.core.boxes import box_masks, boxes_around, place_boxes, sample_boxes, sample_sides
+from batchmix.kernels import cpu
 
 sides = st.integers(1, 12)
 
@@ -38,6 +40,24 @@ def test_a_mask_is_false_in_its_box_and_lam_is_the_rest(
     assert (mask.dtype, mask.shape) == (torch.bool, (len(lam), 1, *size))
     assert torch.equal(mask, reference.box_masks(boxes.tolist(), size))
     torch.testing.assert_close(share, mask.double().mean((1, 2, 3)).float(), rtol=0, atol=1e-7)
+
+
+@pytest.mark.skipif(cpu.loops() is None, reason="needs numba")
+@pytest.mark.parametrize("size", [(6, 8), (1, 9), (1, 1), (7,), (40, 33)], ids=str)
+def test_compiled_masks_are_those_of_the_plain_operations(
+    size: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = [torch.randint(-2, side + 3, (50, 2), generator=generator(side)) for side in size]
+    boxes = torch.cat(ends, 1)  # also some that are turned round, or lead outside
+    with bm.kernel("torch"):
+        mask, lam = box_masks(boxes, size)
+    monkeypatch.setattr(cpu, "SMALLEST_MASKS", 0)
+    with bm.kernel("numba"):
+        assert cpu.can_cut(boxes, size)
+        compiled_mask, compiled_lam = box_masks(boxes, size)
+    assert torch.equal(compiled_mask, mask)
+    assert torch.equal(compiled_lam, lam)
+    assert (compiled_mask.dtype, compiled_mask.stride()) == (mask.dtype, mask.stride())
 
 
 @pytest.mark.parametrize("size", [(6, 8), (8, 6), (1, 1), (1, 9), (7,)])

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import reference
 from batchmix import MixError, MixPlan, blend
-from batchmix.kernels import cpu, fused, layout, pixels, threads
+from batchmix.kernels import cpu, fused, layout, pixels, team, threads
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -342,6 +342,7 @@ def test_a_forked_process_makes_threads_of_its_own() -> None:
     expected = cpu.mix(x, partner, lam)
 
     def child() -> None:
+        assert not team.is_there()
         assert threads.threads_for(x.nbytes) == 4
         sys.exit(0 if torch.equal(cpu.mix(x, partner, lam), expected) else 3)
 

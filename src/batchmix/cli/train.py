@@ -9,9 +9,13 @@ import shlex
 import sys
 import typing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from batchmix.cli import train_folder
 from batchmix.recipe.config import PRESETS, TrainConfig, preset
+
+if TYPE_CHECKING:
+    from batchmix.scale.world import World
 
 FLAGS = dataclasses.fields(TrainConfig)
 TYPES = typing.get_type_hints(TrainConfig)
@@ -30,13 +34,24 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--preset", default="auto", metavar="NAME", help="where all flags start from")
     for flag in FLAGS:
         add_flag(parser, flag)
+    train_folder.add_flags(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--root", type=Path, metavar="DIR", help="a folder with CIFAR-10, in any published form"
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
     parser.add_argument(
-        "--resume", type=Path, metavar="RUN", help="go on with the stopped run in this folder"
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with the stopped run in this folder; auto: the run is in --out itself, and goes on if it "
+        "was begun, as torchrun's restarts need it",
+    )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="under torchrun: the processes compute what one would, to rounding; else each mixes and "
+        "normalises its part of the batch for itself, which is faster",
     )
     parser.add_argument("--record", type=Path, metavar="FILE", help="append the summary to a file of records")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, and nothing else")
@@ -45,9 +60,21 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print the summary; 130 where the run was stopped."""
+    from batchmix.scale.world import joined
+
+    with joined(args.device) as world:
+        return _run(args, world)
+
+
+def _run(args: argparse.Namespace, world: World) -> int:
     from batchmix.recipe.progress import Progress
     from batchmix.recipe.run import RunOptions, train
 
+    if world.size > 1:
+        args.device = world.device
+    if args.data is not None:
+        return train_folder.run(args, world)
+    train_folder.refuse_flags(args)
     name = _for_this_machine(args.preset, args.device)
     options = RunOptions(
         preset=name,
@@ -57,11 +84,15 @@ def run(args: argparse.Namespace) -> int:
         out=args.out,
         resume=args.resume,
         record=args.record,
+        exact=args.exact,
+        world=world,
     )
-    with Progress(shown=not args.json) as progress:
+    with Progress(shown=not args.json and world.first) as progress:
         summary = train(config_from(args, name), options, progress)
     if summary is None:
         return 130
+    if not world.first:
+        return 0
     sys.stdout.write((json.dumps(summary) if args.json else _summary_text(summary)) + "\n")
     return 0
 
@@ -75,10 +106,12 @@ def config_from(args: argparse.Namespace, preset_name: str) -> TrainConfig:
     from batchmix.errors import MixError
 
     given = {flag.name: getattr(args, flag.name) for flag in FLAGS if getattr(args, flag.name) is not None}
-    if given and args.resume is not None:
+    if given and args.resume not in (None, Path("auto")):
         raise MixError(
             f"--resume takes the stopped run's own settings, got {', '.join(map(flag_name, given))} too"
         )
+    if given.get("mix") not in (None, "none", "mixup"):
+        raise MixError.of("--mix", given["mix"], "none or mixup unless --data is folder:PATH")
     return dataclasses.replace(preset(preset_name), **given)
 
 
@@ -106,7 +139,7 @@ def add_flag(parser: argparse.ArgumentParser, flag: dataclasses.Field[Any]) -> N
     if kind is bool:
         options["action"] = argparse.BooleanOptionalAction
     elif flag.metadata["choices"]:
-        options["choices"] = flag.metadata["choices"]
+        options["choices"] = train_folder.MIXES if flag.name == "mix" else flag.metadata["choices"]
     elif typing.get_origin(kind) is tuple:
         options |= {"type": _numbers, "metavar": "N,N,..."}
     else:

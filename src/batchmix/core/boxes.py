@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from batchmix.kernels import selected
+
 
 def sample_boxes(lam: Tensor, size: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
     """A box for each weight, whose middle is anywhere in the image and which is clipped at its edges.
@@ -21,9 +23,9 @@ def sample_boxes(lam: Tensor, size: tuple[int, ...], *, generator: torch.Generat
 
     Source: Yun et al. 2019, arXiv:1905.04899, section 3.1.
     """
-    sides = [torch.full_like(lam, side, dtype=torch.int64) for side in size]
-    middles = torch.stack([_up_to(side, generator) for side in sides], 1)
-    return boxes_around(lam, middles, size)
+    sides = _sides_of(size, lam.device)
+    drawn = torch.stack([_uniform(len(lam), generator) for _ in size], 1)
+    return _around(lam, _scaled(drawn, sides), sides)
 
 
 def boxes_around(lam: Tensor, middles: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -37,12 +39,7 @@ def boxes_around(lam: Tensor, middles: Tensor, size: tuple[int, ...]) -> Tensor:
     Returns:
         (B, 4) or (B, 2), as ``sample_boxes``.
     """
-    ends = []
-    for axis, side in enumerate(size):
-        cut = (side * (1 - lam) ** (1 / len(size))).floor().long()
-        middle = middles[:, axis]
-        ends += [(middle - cut // 2).clamp(min=0), (middle + (cut + 1) // 2).clamp(max=side)]
-    return torch.stack(ends, 1)
+    return _around(lam, middles, _sides_of(size, lam.device))
 
 
 def sample_sides(
@@ -96,11 +93,16 @@ def box_masks(boxes: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     Returns:
         The mask, (B, 1, H, W) or (B, 1, T) bool, false inside the box; and its mean, (B,) float32.
     """
+    kernel = selected.for_boxes(boxes, size)
+    if kernel is not None:  # the same bits, sooner
+        cut: tuple[Tensor, Tensor] = kernel.cut_out(boxes, size)
+        return cut
     rows = (-1, 1, *[1] * len(size))
     outside = torch.zeros((), dtype=torch.uint8, device=boxes.device)
     area = torch.ones(len(boxes), dtype=torch.float64, device=boxes.device)
+    limits = boxes.unbind(1)
     for axis, side in enumerate(size):
-        start, end = boxes[:, 2 * axis], boxes[:, 2 * axis + 1]
+        start, end = limits[2 * axis : 2 * axis + 2]
         line = [side if other == axis else 1 for other in range(len(size))]
         place = torch.arange(side, device=boxes.device).view(1, 1, *line)
         # Along one axis first, then as bytes: torch combines whole masks of booleans ten times slower.
@@ -110,7 +112,29 @@ def box_masks(boxes: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return outside.view(torch.bool), (1 - area / math.prod(size)).float()
 
 
+def _around(lam: Tensor, middles: Tensor, sides: Tensor) -> Tensor:
+    """``boxes_around``, both axes at once: for a batch the work is less than the calls."""
+    share = (1 - lam) ** (1 / len(sides))
+    cut = (share.unsqueeze(1) * sides).floor().long()
+    start = (middles - cut // 2).clamp(min=0)
+    end = (middles + (cut + 1) // 2).minimum(sides)
+    return torch.stack((start, end), 2).flatten(1)
+
+
+def _sides_of(size: tuple[int, ...], device: torch.device) -> Tensor:
+    """The size as a tensor, made where it lies: a GPU would have to wait for a copy."""
+    return torch.cat([torch.full((1,), side, device=device) for side in size])
+
+
 def _up_to(ends: Tensor, generator: torch.Generator) -> Tensor:
     """A whole number from 0 to each end, exclusive."""
-    drawn = torch.rand(ends.shape, generator=generator, dtype=torch.float64, device=generator.device)
+    return _scaled(_uniform(len(ends), generator), ends)
+
+
+def _uniform(count: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
+
+
+def _scaled(drawn: Tensor, ends: Tensor) -> Tensor:
+    """Numbers from [0, 1) as whole ones from 0 to each end, exclusive."""
     return (drawn * ends).floor().long().minimum(ends - 1)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
+
+_taken: ContextVar[int | None] = ContextVar("rank", default=None)
 
 
 class Draws(NamedTuple):
@@ -34,8 +39,21 @@ class Draws(NamedTuple):
 
 def rank() -> int:
     """This process's place among those that train together; 0 where there is one."""
+    taken = _taken.get()
+    if taken is not None:
+        return taken
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
     # Spawned DataLoader workers belong to no process group, and inherit what torchrun told their parent.
     told = os.environ.get("RANK", "")
     return int(told) if told.isdecimal() else 0
+
+
+@contextmanager
+def as_rank(number: int) -> Iterator[None]:
+    """Inside, draws are those of another rank: of 0 on every rank, for a batch that all of them share."""
+    before = _taken.set(number)
+    try:
+        yield
+    finally:
+        _taken.reset(before)

@@ -7,6 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from batchmix.core.boxes import box_masks
 from batchmix.core.plan import MixPlan, describe
 from batchmix.core.sampling import Per, Policy, check_choice, sample_partner
 from batchmix.errors import MixError
@@ -63,6 +64,27 @@ def mean_of(mask: Tensor) -> Tensor:
     if mask.dtype == torch.bool:
         return (mask.flatten(1).sum(1).double() / mask[0].numel()).float()
     return mask.flatten(1).mean(1, dtype=torch.float64).float()
+
+
+def plan_of_boxes(
+    partner: Tensor, boxes: Tensor, size: tuple[int, ...], *, per: Per, between: bool
+) -> MixPlan:
+    """``plan_of`` the masks of boxes; who stays as it is has a box of nothing: sooner made than a mask.
+
+    Args:
+        partner: (B,) int64.
+        boxes: (B or 1, 4) int64, as many as ``draws_of`` says; or (B or 1, 2).
+        size: (H, W) of an image, or (T,) of a series.
+        per: For what a box holds.
+        between: Partners are of another batch.
+    """
+    count, own = len(partner), torch.arange(len(partner), device=partner.device)
+    if per == "pair":
+        boxes = boxes[torch.minimum(partner, own)]
+    if not between and (per != "batch" or count == 1):
+        boxes = boxes.masked_fill((partner == own).unsqueeze(1), 0)
+    mask, lam = box_masks(boxes, size)
+    return MixPlan(partner, lam.expand(count).contiguous(), mask)
 
 
 def plan_of(

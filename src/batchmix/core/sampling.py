@@ -68,7 +68,7 @@ def sample_lam(
     if per == "pair" and partner is not None:
         # Both members of a pair read the draw at the smaller of their two places.
         return lam[torch.minimum(partner, torch.arange(batch_size, device=device))]
-    return lam.expand(batch_size).contiguous()
+    return lam.expand(batch_size).contiguous() if per == "batch" else lam
 
 
 def sample_partner(
@@ -206,6 +206,7 @@ def _sample_beta(alpha: float, count: int, generator: torch.Generator | None, de
     alpha = min(max(alpha, 1e-30), 1e30)  # beyond, float32 ends; the density is at its limit long before
     shape = torch.full((2, count), alpha + 1, dtype=torch.float32, device=device)
     uniform = 1 - torch.rand(2, count, generator=generator, device=device)  # in (0, 1]: the log is finite
-    log_gamma = torch._standard_gamma(shape, generator=generator).log()
-    log_uniform = uniform.log()
-    return torch.sigmoid((log_gamma[0] - log_gamma[1]) + (log_uniform[0] - log_uniform[1]) / alpha)
+    # For a batch the work is less than the calls, each of which finds its code outside of the cache.
+    gamma, other_gamma = torch._standard_gamma(shape, generator=generator).log().unbind()
+    one, other = uniform.log().unbind()
+    return torch.sigmoid((gamma - other_gamma) + (one - other) / alpha)

@@ -7,19 +7,22 @@ Neither takes part in autograd. ``why_not`` is the same question for whoever nam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from batchmix.errors import MixError
+from batchmix.kernels import team
 from batchmix.kernels.fused import fuse, loops
 from batchmix.kernels.layout import is_plain, is_watched, layout_of, may_write
 from batchmix.kernels.pixels import check_dtype, computed_in, constants
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SMALLEST = 1 << 18  # bytes of a batch; below, a call costs more than it saves
-SHARED = 32  # times as much where torch's own operations have several threads, which gain more there
+SMALLEST_MASKS = 1 << 14  # places of all masks; the least that belong to such a batch of three channels
+SHARED = 32  # times as much where torch's own operations have several threads that the loops do not have
 
 
 def can_mix(
@@ -36,7 +39,7 @@ def can_mix(
     False wherever torch has to see the operations: under autograd, tracing, compilation, torch.func, and for
     subclasses of Tensor. Costs microseconds, but for the first call that is true, which imports numba.
     """
-    smallest = SMALLEST * (SHARED if torch.get_num_threads() > 1 else 1)
+    smallest = SMALLEST * (SHARED if torch.get_num_threads() > 1 and not team.is_there() else 1)
     return x.nbytes >= smallest and why_not(x, partner, lam, mask, other=other, out=out) is None
 
 
@@ -111,6 +114,24 @@ def mix(
         MixError: If ``partner`` leads outside of ``other``.
     """
     return fuse(x, partner, lam, mask, x if other is None else other, out)
+
+
+def can_cut(boxes: Tensor, size: tuple[int, ...]) -> bool:
+    """Whether ``cut_out`` takes these, and gains."""
+    if len(boxes) * math.prod(size) < SMALLEST_MASKS or not 1 <= len(size) <= 2:
+        return False
+    return _why_torch([boxes], None) is None and loops() is not None
+
+
+def cut_out(boxes: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """``core.boxes.box_masks`` for what ``can_cut`` takes: each place is written once, or twice in a box."""
+    mask = torch.empty(len(boxes), 1, *size, dtype=torch.bool)
+    lam = torch.empty(len(boxes), dtype=torch.float32)
+    if len(size) == 1:  # a series is an image of one row
+        boxes = torch.cat((torch.tensor([0, 1]).expand(len(boxes), 2), boxes), 1)
+    places = mask.view(torch.uint8).flatten().numpy()
+    loops().cut_out(boxes.flatten().numpy(), places, lam.numpy(), math.prod(size[:-1]), size[-1])
+    return mask, lam
 
 
 def can_mix_images(

@@ -98,7 +98,8 @@ def cross_entropy(
         kind = loops.forward(*given, *result, is_mean)
     else:
         kind = loops.count(*given, is_mean)
-        share(loops.fill_losses, len(logits) if kind == loops.MIXED else 0, threads, *given)
+        rows = len(logits) if kind == loops.MIXED else 0
+        share(loops.fill_losses, loops.losses_by_team, rows, threads, *given)
         loops.write_loss(*given, *result)
     if kind != loops.MIXED:
         return _plain(logits, a, b, lam, kind == loops.PLAIN, ignore_index, reduction, label_smoothing)
@@ -149,7 +150,7 @@ def _gradient(
     if threads == 1:
         loops.fill_gradient(*given, *above, *result, 0, rows)
     else:
-        share(loops.fill_gradient, rows, threads, *given, *above, *result)
+        share(loops.fill_gradient, loops.gradient_by_team, rows, threads, *given, *above, *result)
     return gradient
 
 

@@ -80,7 +80,8 @@ def _mix_in_place(x: Tensor, order: Any, ends: Any, weights: list[Any], layout: 
     block, units = _blocks(BLOCK_IN_PLACE // x.element_size(), layout, threads, paste)
     loop = loops().paste_cycles if paste else loops().mix_cycles
     shape = _shape(layout, block, paste)
-    share(loop, units, threads, flat(x, raw=paste), row_stride(x), order, ends, *weights, *shape)
+    arguments = (flat(x, raw=paste), row_stride(x), order, ends, *weights, *shape)
+    share(loop, loops().BY_TEAM[loop], units, threads, *arguments)
 
 
 def _mix(
@@ -109,7 +110,7 @@ def _mix(
         arguments.append(_patterns(normal, layout, block))
     elif paste:
         arguments.append(None)
-    share(loop, units, threads, *arguments)
+    share(loop, loops().BY_TEAM[loop], units, threads, *arguments)
 
 
 def _cycles(partner: Tensor, rows: int) -> tuple[Any, Any, Any]:

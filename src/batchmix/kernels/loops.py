@@ -21,6 +21,8 @@ from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.extending import intrinsic, overload
 
+from batchmix.kernels.team_code import in_team
+
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 # Half precision is converted by the processor; x86 without F16C would call functions that are not there.
 HAS_FLOAT16 = platform.machine().lower() in ("aarch64", "arm64") or bool(get_host_cpu_features().get("f16c"))
@@ -387,6 +389,18 @@ def _paste_cycles(
             head = end
 
 
+def _cut_out(boxes: Any, mask: Any, lam: Any, height: int, width: int) -> None:
+    """Each mask 1 but for its box: top, bottom, left, right; and its mean."""
+    size = height * width
+    for i in range(lam.size):
+        top, bottom, left, right = boxes[4 * i], boxes[4 * i + 1], boxes[4 * i + 2], boxes[4 * i + 3]
+        mask[i * size : (i + 1) * size] = 1
+        for row in range(max(top, 0), min(bottom, height)):
+            begin = i * size + row * width
+            mask[begin + max(left, 0) : begin + max(left, min(right, width), 0)] = 0
+        lam[i] = 1 - (bottom - top) * (right - left) / size
+
+
 def _find_cycles(partner: Any, rows: int, order: Any, ends: Any) -> int:
     """Write the rows cycle by cycle to ``order`` and where each cycle ends to ``ends``.
 
@@ -419,4 +433,36 @@ def _find_cycles(partner: Any, rows: int, order: Any, ends: Any) -> int:
 
 mix_rows, mix_cycles, mix_images = compiled(_mix_rows), compiled(_mix_cycles), compiled(_mix_images)
 paste_rows, paste_cycles = compiled(_paste_rows), compiled(_paste_cycles)
-find_cycles = compiled(_find_cycles)
+find_cycles, cut_out = compiled(_find_cycles), compiled(_cut_out)
+
+
+# The same by torch's threads: `in_team` of a loop, which is compiled as a part of it
+
+
+def _mix_rows_by_team(arguments: Any, units: int, threads: int) -> Any:
+    return in_team(mix_rows, arguments, units, threads)
+
+
+def _mix_cycles_by_team(arguments: Any, units: int, threads: int) -> Any:
+    return in_team(mix_cycles, arguments, units, threads)
+
+
+def _mix_images_by_team(arguments: Any, units: int, threads: int) -> Any:
+    return in_team(mix_images, arguments, units, threads)
+
+
+def _paste_rows_by_team(arguments: Any, units: int, threads: int) -> Any:
+    return in_team(paste_rows, arguments, units, threads)
+
+
+def _paste_cycles_by_team(arguments: Any, units: int, threads: int) -> Any:
+    return in_team(paste_cycles, arguments, units, threads)
+
+
+BY_TEAM = {
+    mix_rows: compiled(_mix_rows_by_team),
+    mix_cycles: compiled(_mix_cycles_by_team),
+    mix_images: compiled(_mix_images_by_team),
+    paste_rows: compiled(_paste_rows_by_team),
+    paste_cycles: compiled(_paste_cycles_by_team),
+}

@@ -21,6 +21,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from batchmix.kernels.loops import compiled, multiply_add, narrow, widen
+from batchmix.kernels.team_code import in_team
 
 # What lies in a tensor of each dtype
 LIKE = {
@@ -290,3 +291,17 @@ def _fill_gradient(
 
 
 forward, fill_gradient = compiled(_forward), compiled(_fill_gradient)
+
+
+# The same by torch's threads
+
+
+def _losses_by_team(arguments: Any, units: int, threads: int) -> Any:
+    return in_team(fill_losses, arguments, units, threads)
+
+
+def _gradient_by_team(arguments: Any, units: int, threads: int) -> Any:
+    return in_team(fill_gradient, arguments, units, threads)
+
+
+losses_by_team, gradient_by_team = compiled(_losses_by_team), compiled(_gradient_by_team)

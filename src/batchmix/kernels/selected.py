@@ -139,6 +139,13 @@ def for_images(x: Tensor, mask: Tensor | None = None, *, other: Tensor | None, o
     return module
 
 
+def for_boxes(boxes: Tensor, size: tuple[int, ...]) -> Any:
+    """The module whose ``cut_out`` makes the masks of these boxes; None for torch's plain operations."""
+    if torch.compiler.is_compiling() or current() not in ("auto", "numba"):
+        return None
+    return cpu if cpu.can_cut(boxes, size) else None
+
+
 def _why_not(module: Any, *args: Any, **kwargs: Any) -> str | None:
     """What is in the way of ``module.mix``, in its own words where it has them."""
     if hasattr(module, "why_not"):

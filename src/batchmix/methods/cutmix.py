@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from batchmix.core.boxes import box_masks, place_boxes, sample_boxes, sample_sides
-from batchmix.core.masks import check_pairing, check_shares, draw_partners, draws_of, plan_of, size_of
+from batchmix.core.boxes import place_boxes, sample_boxes, sample_sides
+from batchmix.core.masks import check_pairing, check_shares, draw_partners, draws_of, plan_of_boxes, size_of
 from batchmix.core.plan import MixPlan
 from batchmix.core.sampling import Per, Policy, check_alpha, check_flag, sample_lam
 from batchmix.mixer import Mixer, MixerOptions
@@ -92,8 +92,7 @@ class CutMix(Mixer):
         size = size_of(x)
         partner = draw_partners(x, y, self.partner, per=self.per, between=between, generator=generator)
         boxes = self._boxes(draws_of(self.per, len(x)), size, settings["alpha"], generator)
-        mask, lam = box_masks(boxes, size)
-        return plan_of(partner, mask, lam, per=self.per, between=between)
+        return plan_of_boxes(partner, boxes, size, per=self.per, between=between)
 
     def _boxes(self, count: int, size: tuple[int, ...], alpha: float, generator: torch.Generator) -> Tensor:
         if self.minmax is not None:

@@ -101,11 +101,10 @@ class Mixup(Mixer):
     ) -> MixPlan:
         """Draw partners, then weights. See ``Mixer.sample``."""
         size = len(x)
-        own = torch.arange(size, device=generator.device)
         partner = draw_partners(x, y, self.partner, per=self.per, between=between, generator=generator)
         lam = sample_lam(
             settings["alpha"], size, per=self.per, fold=self.fold, partner=partner, generator=generator
         )
         if not between and (self.per != "batch" or size == 1):
-            lam = torch.where(partner == own, 1.0, lam)
+            lam = lam.masked_fill(partner == torch.arange(size, device=partner.device), 1.0)
         return MixPlan(partner, lam)

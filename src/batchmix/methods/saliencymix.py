@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import torch
 from torch import Tensor
 
-from batchmix.core.boxes import box_masks, boxes_around
-from batchmix.core.masks import draw_partners, plan_of
+from batchmix.core.boxes import boxes_around
+from batchmix.core.masks import draw_partners, plan_of_boxes
 from batchmix.core.plan import MixPlan
 from batchmix.core.saliency import Look, at_pixels, fine_grained, maps_of, peaks
 from batchmix.core.sampling import Policy, check_alpha, check_choice, sample_lam
@@ -93,5 +93,5 @@ class SaliencyMix(Mixer):
         partner = draw_partners(x, y, self.partner, per="sample", between=False, generator=generator)
         lam = sample_lam(settings["alpha"], len(x), fold=False, generator=generator)
         middles = peaks(at_pixels(maps, size))[partner]
-        mask, lam = box_masks(boxes_around(lam, middles, size), size)
-        return plan_of(partner, mask, lam, per="sample", between=False)
+        boxes = boxes_around(lam, middles, size)
+        return plan_of_boxes(partner, boxes, size, per="sample", between=False)

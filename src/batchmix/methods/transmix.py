@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from batchmix.core.attention import reweigh
-from batchmix.core.boxes import box_masks, sample_boxes
-from batchmix.core.masks import draw_partners, plan_of
+from batchmix.core.boxes import sample_boxes
+from batchmix.core.masks import draw_partners, plan_of_boxes
 from batchmix.core.plan import MixPlan
 from batchmix.core.saliency import check_images
 from batchmix.core.sampling import (
@@ -99,8 +99,8 @@ class TransMix(Mixer):
         size = (x.shape[2], x.shape[3])
         partner = draw_partners(x, y, self.partner, per="sample", between=between, generator=generator)
         lam = sample_lam(settings["alpha"], len(x), fold=False, generator=generator)
-        mask, lam = box_masks(sample_boxes(lam, size, generator=generator), size)
-        return plan_of(partner, mask, lam, per="sample", between=between)
+        boxes = sample_boxes(lam, size, generator=generator)
+        return plan_of_boxes(partner, boxes, size, per="sample", between=between)
 
     def reweigh(
         self,

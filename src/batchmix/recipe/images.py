@@ -58,12 +58,16 @@ class ImageBatches:
         """Full batches in one pass."""
         return len(self.labels) // self.batch_size
 
-    def at(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """The batch of ``step``: (B, 3, size, size) float32 normalised in channels_last, (B,) labels."""
+    def at(self, step: int, size: int, part: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """The batch of ``step``: (B, 3, size, size) float32 normalised in channels_last, (B,) labels.
+
+        Of a ``part`` of the batch the images and shifts are those that it has in the whole.
+        """
         epoch, place = divmod(step, self.steps_per_epoch)
         chosen = self._order_of(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
         generator = self._generator("shift", step)
-        top, left = torch.randint(2 * self.shift + 1, (2, len(chosen), 1), generator=generator)
+        top, left = torch.randint(2 * self.shift + 1, (2, len(chosen), 1), generator=generator)[:, part]
+        chosen = chosen[part]
         flip = self.flipped_first[chosen] ^ bool(epoch % 2)
         # Four numbers an image travel to the device, and its pixels are counted there.
         drawn = torch.stack([chosen, top[:, 0], left[:, 0], flip.long()])

@@ -8,6 +8,7 @@ The run folder holds ``config.json``, ``machine.json``, ``log.jsonl`` (a line fo
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 import signal
@@ -30,6 +31,7 @@ from batchmix.recipe.evaluation import evaluate
 from batchmix.recipe.images import MEAN, STD, normalize
 from batchmix.recipe.machine import BUSY, busy_share, describe_machine, keep_freed_memory
 from batchmix.recipe.progress import Progress
+from batchmix.recipe.restart import AUTO, continued, same_settings
 from batchmix.recipe.training import (
     StepReport,
     Training,
@@ -37,6 +39,7 @@ from batchmix.recipe.training import (
     pick_device,
     save_checkpoint,
 )
+from batchmix.scale.world import ALONE, World
 
 REPORTS = 200  # lines of a run's log, at most
 
@@ -51,8 +54,10 @@ class RunOptions:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         data: A folder with CIFAR-10, or None for the usual places.
         out: Where run folders are made.
-        resume: Folder of a stopped run to go on with, or None.
+        resume: Folder of a stopped run to go on with; ``AUTO`` for ``out`` itself, wherever it is; or None.
         record: A file to append the summary to, as one line of JSON, or None.
+        exact: Several processes compute what one would, to rounding.
+        world: The processes that train together. The first one writes; the folder is one that all can read.
     """
 
     preset: str
@@ -62,6 +67,8 @@ class RunOptions:
     out: Path = Path("runs")
     resume: Path | None = None
     record: Path | None = None
+    exact: bool = False
+    world: World = ALONE
 
 
 def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[str, Any] | None:
@@ -73,30 +80,43 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
     Raises:
         DataError: If the images cannot be had, or a file cannot be written or read.
     """
-    state = None
-    if options.resume is not None:
+    world, state, exact = options.world, None, options.exact
+    if options.resume == AUTO:
+        done, state = continued(options.out, world)
+        if done is not None:
+            same_settings(config.as_dict(), done, options.out)
+            return done
+        if state is not None:
+            same_settings(config.as_dict(), state["config"], options.out)
+    elif options.resume is not None:
         state = load_checkpoint(options.resume / "checkpoint.pt")
         config = TrainConfig.from_dict(state["config"])
         options = replace(options, preset=_preset_of(options.resume))
+        exact = state.get("exact", False)
     device = pick_device(options.device)
     busy = busy_share()
     if device.type == "cpu":
         keep_freed_memory()
         if busy > BUSY:
             progress.note(f"{busy:.0%} of this machine is busy with something else: timings will say little")
-    data = load_cifar10(options.data, progress=progress.shown)
-    folder = options.resume or _new_folder(options.out, config)
+    with world.first_on_host():  # which fetches the images for the others
+        data = load_cifar10(options.data, progress=progress.shown)
+    folder = run_folder(options, f"{config.mix}-seed{config.seed}")
     progress.start(f"{config.mix}, seed {config.seed}, into {folder}", config.steps)
 
-    training = Training(config, torch.from_numpy(data.train_x), torch.from_numpy(data.train_y), device)
-    if state is None:
+    images, labels = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
+    training = Training(config, images, labels, device, world=world, exact=exact)
+    if state is not None:
+        training.load_state_dict(state)
+    elif world.first:
         write_json(folder / "config.json", {"preset": options.preset, **config.as_dict()})
         write_json(folder / "machine.json", {**describe_machine(device), "batchmix": __version__})
         draw_mixed(training, folder / "mixed.png")
-    else:
-        training.load_state_dict(state)
     if not follow(training, folder, progress):
         return None
+    if not world.first:
+        world.wait()  # for the first rank's test
+        return {}
 
     labels = torch.from_numpy(data.test_y).long().to(device)
     images = normalize(torch.from_numpy(data.test_x).to(device))
@@ -110,6 +130,7 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
         "images_per_second": round(config.steps * config.batch_size / training.seconds, 1),
         **describe_machine(device),
         "busy_before": round(busy, 2),
+        "ranks": world.size,
         "kernel": selected.current(),
         "batchmix": __version__,
         "command": options.command,
@@ -119,26 +140,28 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
     if options.record is not None:
         append_line(options.record, summary)
     progress.done()
+    world.wait()
     return {"folder": str(folder), **summary}
 
 
 def follow(training: Training, folder: Path, progress: Progress) -> bool:
     """Train to the end with a log and checkpoints; False where Ctrl-C stopped it."""
-    config = training.config
+    config, first = training.config, training.world.first
     every = max(1, config.steps // REPORTS)
-    with stop_on_signal() as stopped, _open_log(folder, training.step) as log:
+    with stop_on_signal() as stopped, open_log(folder, training.step, kept=first) as log:
         for report in training.run(stop=stopped, every=every):
             progress.step(report)
             if report.step % every == 0 or training.step == config.steps:
                 log.write(json.dumps(_log_line(report, training)) + "\n")
-            if training.step % config.steps_per_epoch == 0:
+            if first and training.step % config.steps_per_epoch == 0:
                 log.flush()
                 save_checkpoint(training, folder / "checkpoint.pt")
-    save_checkpoint(training, folder / "checkpoint.pt")  # also at the end: the test may be interrupted
+    if first:
+        save_checkpoint(training, folder / "checkpoint.pt")  # also at the end: the test may be interrupted
     if training.step == config.steps:
         return True
-    progress.note(f"stopped at step {training.step} of {config.steps}; to go on:", always=True)
-    progress.note(f"  batchmix train --resume {folder}", always=True)
+    progress.note(f"stopped at step {training.step} of {config.steps}; to go on:", always=first)
+    progress.note(f"  batchmix train --resume {folder}", always=first)
     return False
 
 
@@ -202,9 +225,15 @@ def stop_on_signal() -> Iterator[Any]:
 
 
 @contextmanager
-def _open_log(folder: Path, step: int) -> Iterator[TextIO]:
-    """The run's log, ready for the line of ``step``: what a run that died wrote past it is taken back."""
+def open_log(folder: Path, step: int, *, kept: bool = True) -> Iterator[TextIO]:
+    """The run's log, ready for the line of ``step``: what a run that died wrote past it is taken back.
+
+    Of a rank whose log is not kept, the lines go nowhere.
+    """
     path = folder / "log.jsonl"
+    if not kept:
+        yield io.StringIO()
+        return
     old = _read(path).splitlines(keepends=True) if path.exists() else []
     write_whole(path, [line.encode() for line in old if _step_of(line) < step])
     try:
@@ -243,9 +272,22 @@ def _log_line(report: StepReport, training: Training) -> dict[str, Any]:
     }
 
 
-def _new_folder(out: Path, config: TrainConfig) -> Path:
-    """A folder of a name that says what is in it, and that is not taken."""
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.mix}-seed{config.seed}"
+def run_folder(options: RunOptions, name: str) -> Path:
+    """Where all ranks find the run: a stopped one's folder, or one that the first rank makes."""
+    if options.resume not in (None, AUTO):
+        return options.resume
+    if options.resume is None:
+        return options.world.told(_new_folder(options.out, name) if options.world.first else options.out)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(options.out, error) from error
+    return options.out
+
+
+def _new_folder(out: Path, name: str) -> Path:
+    """A folder of a name that says when it was made and what is in it, and that is not taken."""
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
     try:
         out.mkdir(parents=True, exist_ok=True)
         for number in range(100):

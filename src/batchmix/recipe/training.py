@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import batchmix as bm
+from batchmix.core.draws import as_rank
 from batchmix.errors import DataError, MixError
 from batchmix.files import write_whole
 from batchmix.recipe.config import TrainConfig
@@ -25,6 +26,8 @@ from batchmix.recipe.nets import AnyNet, learn_bias, net_on
 from batchmix.recipe.network import whiten
 from batchmix.recipe.optimizers import make_optimizers
 from batchmix.recipe.schedules import momentum_at, rate_at
+from batchmix.scale.norm import GlobalNorm
+from batchmix.scale.world import ALONE, World
 
 WHITENING_IMAGES = 5000
 STATE = {"config", "net", "optimizers", "mixup", "step", "seconds"}  # what a checkpoint holds
@@ -75,6 +78,9 @@ class Training:
         num_classes: K.
         mean: Of the images per channel, in [0, 1].
         std: Standard deviation, likewise.
+        world: The processes that train this net together, each on its part of every batch.
+        exact: They compute what one process would, to rounding: batches are mixed and normalised as a whole.
+            Else each mixes and normalises its part for itself.
 
     Attributes:
         step: Optimizer steps done.
@@ -93,14 +99,18 @@ class Training:
         num_classes: int = 10,
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
+        world: World = ALONE,
+        exact: bool = False,
     ) -> None:
         started = time.perf_counter()
         self.config = config
+        self.world, self.exact = world, exact
         self.device = device
         images, labels = images[: config.images].to(device), labels[: config.images].long().to(device)
         self.net = net_on(device, config, num_classes) if net is None else net
         if self.net.whitening is not None:
             whiten(self.net, normalize(images[:WHITENING_IMAGES], mean, std))
+        world.equalize(self.net.state_dict().values())  # eigenvectors differ by machine in the last bits
         self.batches = ImageBatches(
             images,
             labels,
@@ -127,9 +137,11 @@ class Training:
         while self.step < self.config.steps and not stopped:
             started = time.perf_counter()
             numbers = self._one_step()
-            stopped = stop()
             ends = self.step % self.config.steps_per_epoch == 0 or self.step == self.config.steps
-            report = self._report(numbers) if stopped or ends or (self.step - 1) % every == 0 else None
+            due = ends or (self.step - 1) % every == 0
+            # Ranks stop together, and ask one another only where a report makes them wait anyway.
+            stopped = (due or self.world.size == 1) and self.world.any(stop())
+            report = self._report(numbers) if stopped or due else None
             self.seconds += time.perf_counter() - started
             if report is not None:
                 yield report
@@ -142,26 +154,40 @@ class Training:
 
     def _report(self, numbers: Tensor) -> StepReport:
         step = self.step - 1
-        loss, accuracy = numbers.tolist()
+        loss, accuracy = self.world.sum(numbers).tolist()
         return StepReport(step, loss, accuracy, self.config.size_at(step), self.mixup.settings(step)["p"])
 
     def _one_step(self) -> Tensor:
-        """Do one optimizer step; the loss and accuracy of its batch, on the device."""
+        """Do one optimizer step; this rank's part of the loss and accuracy of its batch, on the device."""
         config, step = self.config, self.step
         size = config.size_at(step)
-        x, labels = self.batches.at(step, size)
-        x, y = self.mixup(x, labels)
-        with self.autocast():
+        x, y = self._batch(step, size)
+        norms = GlobalNorm() if self.exact and self.world.size > 1 else contextlib.nullcontext()
+        with self.autocast(), norms:
             logits = self.net(x)
             loss = F.cross_entropy(logits, y, label_smoothing=config.label_smoothing)  # type: ignore[arg-type]
         self.net.zero_grad(set_to_none=True)
         # The sum over the batch: rates are per image, whatever the batch size.
         (loss * len(x)).backward()  # type: ignore[no-untyped-call]
+        self.world.add_gradients(self.net.parameters())
         self._set_rates()
         for optimizer in self.optimizers:
             optimizer.step()
         self.step += 1
-        return torch.stack([loss.detach().float(), _accuracy(logits.detach(), y)])
+        if isinstance(norms, GlobalNorm):
+            norms.check(self.net)
+        numbers = torch.stack([loss.detach().float(), _accuracy(logits.detach(), y)])
+        return numbers * (len(x) / config.batch_size)
+
+    def _batch(self, step: int, size: int) -> tuple[Tensor, bm.MixedTarget | Tensor]:
+        """This rank's part of the mixed batch of ``step``."""
+        part = self.world.share(self.config.batch_size)
+        if not self.exact:
+            return self.mixup(*self.batches.at(step, size, part))
+        # The whole, though a part is wanted: any method can mix it, and it costs little beside the net.
+        with as_rank(0):
+            x, y = self.mixup(*self.batches.at(step, size))
+        return x[part], y[part]
 
     def _set_rates(self) -> None:
         """Every rate follows the schedule; that of the whitening bias falls in a straight line, sooner."""
@@ -188,6 +214,7 @@ class Training:
             "mixup": self.mixup.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
+            "exact": self.exact,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

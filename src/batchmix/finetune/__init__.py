@@ -1,0 +1,1 @@
+"""A timm model on a folder of one's own images, streamed from the disk, on any number of processes."""

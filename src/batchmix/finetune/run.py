@@ -1,0 +1,147 @@
+"""One run from the command line, on a folder of images: its folder, its progress, its results."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchmix._version import __version__
+from batchmix.data.listing import list_images
+from batchmix.errors import DataError
+from batchmix.files import write_whole
+from batchmix.finetune.board import Board
+from batchmix.finetune.config import FolderConfig
+from batchmix.finetune.evaluation import evaluate
+from batchmix.finetune.files import ImageFiles
+from batchmix.finetune.training import FolderTraining
+from batchmix.recipe.machine import describe_machine
+from batchmix.recipe.progress import Progress
+from batchmix.recipe.restart import AUTO, continued, same_settings
+from batchmix.recipe.run import RunOptions, append_line, open_log, run_folder, stop_on_signal, write_json
+from batchmix.recipe.training import load_checkpoint, pick_device
+
+REPORTS = 200  # lines of a run's log, at most, beside those of the epochs' ends
+
+
+@dataclass(frozen=True)
+class FolderOptions(RunOptions):
+    """What a run needs beside its config.
+
+    Args:
+        workers: Processes that decode, for each rank.
+        checkpoint_every: Steps between checkpoints, beside those at the ends of epochs; 0 for none.
+    """
+
+    workers: int = 0
+    checkpoint_every: int = 0
+
+
+def train_folder(config: FolderConfig, options: FolderOptions, progress: Progress) -> dict[str, Any] | None:
+    """Train one model on the images in ``options.data``, and write its run folder.
+
+    Returns:
+        The summary (empty where another rank has it), or None where the run was stopped.
+
+    Raises:
+        DataError: If images can't be read, or a file cannot be written or read.
+    """
+    world, state, exact = options.world, None, options.exact
+    if options.resume == AUTO:
+        done, state = continued(options.out, world)
+        if done is not None:
+            same_settings(config.as_dict(), done, options.out)
+            return done
+        if state is not None:
+            same_settings(config.as_dict(), state["config"], options.out)
+    elif options.resume is not None:
+        state = load_checkpoint(options.resume / "checkpoint.pt")
+        config, exact = FolderConfig(**state["config"]), state["exact"]
+    device = pick_device(options.device)
+    if options.data is None:
+        raise DataError("a folder of images is needed")
+    listing = list_images(options.data)
+    train, test = (ImageFiles(listing.folder, entries) for entries in (listing.train, listing.test))
+    training = FolderTraining(config, train, len(listing.classes), device, world=world, exact=exact)
+    folder = run_folder(options, f"{config.model}-{config.mix}-seed{config.seed}")
+    progress.start(f"{config.model}, {config.mix}, {len(train):,} images, into {folder}", training.steps)
+    if state is not None:
+        training.load_state_dict(state)
+    elif world.first:
+        write_json(folder / "config.json", {**config.as_dict(), "classes": listing.classes})
+        write_json(folder / "machine.json", {**describe_machine(device), "batchmix": __version__})
+    del listing
+    scores = _follow(training, test, folder, options, progress)
+    if scores is None:
+        return None
+    summary = {
+        **config.as_dict(),
+        **scores,
+        "images": len(train),
+        "train_seconds": round(training.seconds, 2),
+        "images_per_second": round(training.steps * config.batch_size / training.seconds, 1),
+        "ranks": world.size,
+        "workers": options.workers,
+        **describe_machine(device),
+        "batchmix": __version__,
+        "command": options.command,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    if world.first:
+        _finish(training, folder, summary)
+        if options.record is not None:
+            append_line(options.record, summary)
+    world.wait()
+    return {"folder": str(folder), **summary}
+
+
+def _follow(
+    training: FolderTraining, test: ImageFiles, folder: Path, options: FolderOptions, progress: Progress
+) -> dict[str, float] | None:
+    """Train to the end with logs, tests and checkpoints; the last scores, None where it was stopped."""
+    first, scores = training.world.first, None
+    every = (max(1, training.steps // REPORTS), *[options.checkpoint_every] * bool(options.checkpoint_every))
+    checkpoint = folder / "checkpoint.pt"
+    with (
+        stop_on_signal() as stopped,
+        open_log(folder, training.step, kept=first) as log,
+        Board(folder, training.step, kept=first) as board,
+    ):
+        for report in training.run(stop=stopped, every=every, workers=options.workers):
+            progress.step(report)
+            values = {"loss": report.loss, "accuracy": report.accuracy, "lr": training.rate(report.step)}
+            _note(log, board, report.step, "train", values)
+            ends = training.step % training.steps_per_epoch == 0 or training.step == training.steps
+            if ends:
+                scores = evaluate(training, test, workers=options.workers)
+                _note(log, board, report.step, "test", scores)
+            if first and (
+                ends or (options.checkpoint_every and training.step % options.checkpoint_every == 0)
+            ):
+                log.flush()
+                training.save(checkpoint)
+    if training.step == training.steps:
+        return scores or evaluate(training, test, workers=options.workers)
+    if first:
+        training.save(checkpoint)
+        progress.note(f"stopped at step {training.step} of {training.steps}", always=True)
+    return None
+
+
+def _note(log: Any, board: Board, step: int, part: str, values: Mapping[str, float]) -> None:
+    log.write(json.dumps({"step": step, "part": part, **values}) + "\n")
+    board.add(step, part, values)
+
+
+def _finish(training: FolderTraining, folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write what a finished run leaves, both weights and the summary, and drop the checkpoint."""
+    from safetensors.torch import save
+
+    for name, net in (("weights", training.net), ("weights_ema", training.ema.module)):
+        tensors = {key: tensor.contiguous().cpu() for key, tensor in net.state_dict().items()}
+        write_whole(folder / f"{name}.safetensors", [save(tensors)])
+    write_json(folder / "summary.json", summary)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)

@@ -1,0 +1,205 @@
+"""The training loop of a timm model on a folder: every step a function of the seed and its number."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+import batchmix as bm
+from batchmix.errors import MixError, needs
+from batchmix.files import write_whole
+from batchmix.finetune.config import FolderConfig
+from batchmix.finetune.files import ImageFiles
+from batchmix.finetune.order import Order
+from batchmix.finetune.views import Views, stream
+from batchmix.recipe.training import StepReport, autocast_for
+from batchmix.scale.norm import GlobalNorm
+from batchmix.scale.world import World
+
+
+class FolderTraining:
+    """One run. Its state is in ``state_dict``: stopped and resumed, it ends with the same weights.
+
+    Args:
+        config: How to train.
+        files: The training images.
+        num_classes: K.
+        device: Where to train.
+        world: The processes that train this model together.
+        exact: They compute what one process would, to rounding: mixing and batch norm over the whole batch.
+
+    Attributes:
+        step: Optimizer steps done.
+        seconds: Time spent in training.
+
+    Raises:
+        MixError: If timm has no such model, or there are fewer images than a batch takes.
+    """
+
+    def __init__(
+        self,
+        config: FolderConfig,
+        files: ImageFiles,
+        num_classes: int,
+        device: torch.device,
+        *,
+        world: World,
+        exact: bool = False,
+    ) -> None:
+        if not world.size <= config.batch_size <= len(files):
+            takes = f"a number from the {world.size} processes to the {len(files)} training images"
+            raise MixError.of("batch_size", config.batch_size, takes)
+        self.config, self.device, self.world, self.exact = config, device, world, exact
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            net, mean, std = make_model(config, num_classes)
+        self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        world.equalize(self.net.state_dict().values())
+        # Buffers stay each rank's own, and the first rank's are what is kept: a broadcast less every step.
+        self.wrapped: nn.Module = (
+            self.net if world.size == 1 else DistributedDataParallel(self.net, broadcast_buffers=False)
+        )
+        self.normalize = bm.Normalize(mean, std)
+        self.mixup = config.mixer(self.normalize)
+        self.ema = AveragedModel(self.net, multi_avg_fn=self._average, use_buffers=True)
+        self.optimizer = torch.optim.AdamW(_groups(self.net, config.weight_decay), lr=config.lr)
+        self.autocast = autocast_for(device) if config.amp else contextlib.nullcontext
+        self.views = Views(files, config.size, seed=config.seed, crop=config.crop, flip=config.flip)
+        mixer = self.mixup if exact else None
+        self.order = Order(len(files), config.batch_size, config.seed, world, mixer, config.size)
+        self.steps_per_epoch = self.order.steps_per_epoch
+        self.steps = max(1, round(config.epochs * self.steps_per_epoch))
+        self.step = 0
+        self.seconds = 0.0
+
+    def run(
+        self, stop: Callable[[], bool] = lambda: False, *, every: tuple[int, ...] = (1,), workers: int = 0
+    ) -> Iterator[StepReport]:
+        """Train to the end, or until ``stop()`` holds on any rank where a report is due.
+
+        Reports the first step, multiples of one of ``every``, and the last of each epoch.
+        """
+        batches = self.order.views(self.step, self.steps)
+        started = time.perf_counter()
+        for x, labels in stream(self.views, batches, workers=workers, pinned=self.device.type == "cuda"):
+            numbers = self._one_step(x, labels)
+            ends = self.step % self.steps_per_epoch == 0 or self.step == self.steps
+            if not ends and self.step > 1 and all(self.step % number for number in every):
+                continue
+            stopped = self.world.any(stop())
+            loss, accuracy = self.world.sum(numbers).tolist()
+            p = self.mixup.settings(self.step - 1)["p"]
+            self.seconds += time.perf_counter() - started
+            yield StepReport(self.step - 1, loss, accuracy, self.config.size, p)
+            started = time.perf_counter()
+            if stopped:
+                return
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step: a straight rise, then half a cosine to 0."""
+        rise = self.config.warmup * self.steps
+        if step < rise:
+            return self.config.lr * (step + 1) / math.ceil(rise)
+        done = (step - rise) / max(1.0, self.steps - rise)
+        return self.config.lr * (1 + math.cos(math.pi * done)) / 2
+
+    def _one_step(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Do one optimizer step; this rank's part of the loss and accuracy of its batch."""
+        self.net.train()
+        torch.manual_seed(self.step * self.world.size + self.world.rank)  # dropout's, the same after a resume
+        x, y = self._mix(x.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True))
+        norms = GlobalNorm() if self.exact and self.world.size > 1 else contextlib.nullcontext()
+        with self.autocast(), norms:
+            logits = self.wrapped(x.contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)  # type: ignore[arg-type]
+        part = len(x) / self.config.batch_size
+        self.optimizer.zero_grad(set_to_none=True)
+        # Gradients are averaged over ranks, whose parts of the batch may differ by an image.
+        (loss * (part * self.world.size)).backward()  # type: ignore[no-untyped-call]
+        if isinstance(norms, GlobalNorm):
+            norms.check(self.net)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(self.step)
+        self.optimizer.step()
+        self.ema.update_parameters(self.net)
+        self.step += 1
+        return torch.stack([loss.detach().float(), y.expected_accuracy(logits.detach())]) * part
+
+    def _mix(self, x: Tensor, labels: Tensor) -> tuple[Tensor, bm.MixedTarget]:
+        """This rank's part of the mixed batch."""
+        if not self.exact:
+            return self.mixup(x, labels, step=self.step)
+        part = self.order.part(self.step)
+        plan, partners = part.plan.to(x.device), part.partners.to(x.device)
+        own = slice(len(plan))
+        mixed = bm.blend(x[own], plan, other=x[partners], normalize=self.normalize)
+        return mixed, bm.MixedTarget(labels[own], labels[partners], plan.lam)
+
+    def _average(self, averaged: Any, current: Any, _: Any) -> None:
+        """The running mean of weights; young ones forget faster, so that the first weights do not stay."""
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+        else:  # counters
+            torch._foreach_copy_(averaged, current)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        return {
+            "config": self.config.as_dict(),
+            "net": self.net.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizers": [self.optimizer.state_dict()],
+            "mixup": self.mixup.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "exact": self.exact,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self.net.load_state_dict(state["net"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizers"][0])
+        self.mixup.load_state_dict(state["mixup"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; the old one stays whole until the new one is."""
+        buffer = io.BytesIO()
+        torch.save(self.state_dict(), buffer)
+        write_whole(path, [buffer.getbuffer()])
+
+
+def make_model(config: FolderConfig, classes: int) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+    """The timm model, and the mean and standard deviation of the images that it takes."""
+    with needs("timm"):
+        import timm
+    if not timm.is_model(config.model):
+        raise MixError.of("model", config.model, "the name of a timm model, such as resnet18")
+    options = {"pretrained": config.pretrained, "num_classes": classes}
+    try:
+        net = timm.create_model(config.model, img_size=config.size, **options)
+    except TypeError:  # one of any size
+        net = timm.create_model(config.model, **options)
+    wanted = timm.data.resolve_model_data_config(net)
+    return net, wanted["mean"], wanted["std"]
+
+
+def _groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices and filters, none for biases and norms."""
+    return [
+        {"params": [p for p in net.parameters() if p.dim() > 1], "weight_decay": decay},
+        {"params": [p for p in net.parameters() if p.dim() <= 1], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,109 @@
+"""What DataLoader workers do: decode the views of a batch, each drawn from (seed, epoch, image) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from batchmix.data.decoding import decode_crop, decode_square
+from batchmix.errors import DataError
+from batchmix.finetune.files import ImageFiles
+
+View: TypeAlias = tuple[int, int]  # an image, and the epoch that its crop is drawn for
+Loaded: TypeAlias = "tuple[Tensor, Tensor] | str"  # images and labels, or why there are none
+_RATIO = np.log(4 / 3)  # of a crop's width to its height, at most; as torchvision's RandomResizedCrop
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The draws of one training view.
+
+    Args:
+        smallest: Share of the image that a crop has at least.
+        draws: Five numbers in [0, 1): area, ratio, place across and down, flip.
+    """
+
+    smallest: float
+    draws: tuple[float, ...]
+
+    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the crop.
+
+        A crop that would stick out is made narrower or lower, where torchvision draws again up to ten times.
+        """
+        area, ratio, across, down, _ = self.draws
+        area = (self.smallest + (1 - self.smallest) * area) * width * height
+        ratio = float(np.exp((2 * ratio - 1) * _RATIO))
+        w, h = min(width, (area * ratio) ** 0.5), min(height, (area / ratio) ** 0.5)
+        left, top = across * (width - w), down * (height - h)
+        return left, top, left + w, top + h
+
+
+class Views(Dataset[tuple[Tensor, Tensor]]):
+    """Batches of decoded images, asked for by lists of views.
+
+    Args:
+        files: The images.
+        size: Side in pixels.
+        seed: Of crops and flips.
+        crop: Smallest share of a training crop; None for the middle square, as in a test.
+        flip: Mirror half of the images.
+    """
+
+    def __init__(
+        self, files: ImageFiles, size: int, *, seed: int = 0, crop: float | None = None, flip: bool = False
+    ) -> None:
+        self.files, self.size, self.seed = files, size, seed
+        self.crop, self.flip = crop, flip
+
+    def __getitems__(self, views: Sequence[View]) -> Loaded:
+        """Images (B, 3, size, size) uint8 in channels_last and labels (B,); a line where one is broken."""
+        images = np.empty((len(views), self.size, self.size, 3), np.uint8)
+        for place, (index, epoch) in enumerate(views):
+            try:
+                images[place] = self._decode(index, epoch)
+            except Exception as error:  # damaged images raise nearly anything
+                why = " ".join(str(error).split()) or type(error).__name__
+                return f"{self.files.path(index)} cannot be decoded: {why}"
+        labels = torch.from_numpy(self.files.labels[[index for index, _ in views]])
+        return torch.from_numpy(images).permute(0, 3, 1, 2), labels
+
+    def _decode(self, index: int, epoch: int) -> NDArray[np.uint8]:
+        path = self.files.path(index)
+        if self.crop is None:
+            return decode_square(path, self.size)
+        draws = np.random.default_rng((self.seed, epoch, index)).random(5)
+        pixels = decode_crop(path, self.size, Crop(self.crop, tuple(draws.tolist())).box)
+        return pixels[:, ::-1] if self.flip and draws[4] < 0.5 else pixels
+
+
+def stream(
+    views: Views, batches: Sequence[list[View]] | Iterator[list[View]], *, workers: int, pinned: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Decode batches in order, ``workers`` processes ahead of who asks; two batches each are in memory.
+
+    Raises:
+        DataError: If an image is broken; the line names its file.
+    """
+    loader = DataLoader(
+        views,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pinned,
+    )
+    for loaded in loader:
+        if isinstance(loaded, str):
+            raise DataError(loaded)
+        yield loaded
+
+
+def _as_it_is(loaded: Any) -> Any:
+    return loaded

@@ -1,0 +1,140 @@
+"""The processes that train together, as torchrun starts them; one alone is a world of size 1."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from batchmix.errors import MixError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """Who trains together. Every method is called by all ranks alike, and does nothing where there is one.
+
+    Args:
+        rank: This process's place, 0 to ``size - 1``.
+        size: Processes on all hosts.
+        local_rank: This process's place on its host.
+        device: What the collectives take: ``cpu`` (gloo), or this process's GPU (NCCL).
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: str = "cpu"
+
+    @property
+    def first(self) -> bool:
+        """Whether this process speaks and writes files for all."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """This rank's part of a batch of ``count``: neighbours in order, sizes that differ by 1 at most."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the ranks, a new tensor; no gradients."""
+        if self.size == 1:
+            return values
+        total = values.detach().to(self.device, copy=True)
+        dist.all_reduce(total)
+        return total.to(values.device)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up on any rank: the answer is the same on all of them."""
+        return flag if self.size == 1 else self.sum(torch.tensor([float(flag)])).item() > 0
+
+    def told(self, value: T) -> T:
+        """The first rank's value, which can be pickled, on every rank."""
+        if self.size == 1:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held, device=torch.device(self.device))
+        return held[0]
+
+    def wait(self) -> None:
+        """Return when every rank has come here."""
+        self.any(False)  # where barrier() is given no GPU, NCCL guesses one, and warns
+
+    @contextmanager
+    def first_on_host(self) -> Iterator[None]:
+        """Inside, the first process of each host is done before its others come in."""
+        if self.local_rank > 0:
+            self.wait()
+        yield
+        if self.local_rank == 0:
+            self.wait()
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over the ranks, in one message for each dtype.
+
+        DistributedDataParallel hides its messages behind the backward, but takes a net whose trained
+        parameters stay the same; the recipe's do not, and its net is small.
+        """
+        if self.size == 1:
+            return
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for parameter in parameters:
+            if parameter.grad is not None:
+                by_dtype.setdefault(parameter.dtype, []).append(parameter.grad)
+        for gradients in by_dtype.values():
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            dist.all_reduce(flat)
+            totals = torch.split(flat, [gradient.numel() for gradient in gradients])
+            for gradient, total in zip(gradients, totals, strict=True):
+                gradient.copy_(total.view(gradient.shape))
+
+    def equalize(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank the first rank's values, in place."""
+        if self.size == 1:
+            return
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), 0)
+
+
+ALONE = World()
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[World]:
+    """Join the processes that torchrun started beside this one; ``ALONE`` where it started none.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``. GPUs go by local rank, one a process.
+
+    Raises:
+        MixError: If this host has fewer GPUs than processes, or a GPU is named by its number.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
+        yield ALONE
+        return
+    rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    own = _device_of(device, local)
+    dist.init_process_group("nccl" if own.startswith("cuda") else "gloo", rank=rank, world_size=size)
+    yield World(rank, size, local, own)
+    # Not after an error: the others may be gone, and leaving them in good order would wait for them.
+    dist.destroy_process_group()
+
+
+def _device_of(device: str, local: int) -> str:
+    """This process's device, made the current one."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise MixError.of("--device", device, "auto, cpu or cuda under torchrun, which gives each rank a GPU")
+    if device == "cpu" or not torch.cuda.is_available():
+        return "cpu"  # that 'cuda' is not here is said where the device is picked
+    if local >= torch.cuda.device_count():
+        raise MixError.of(
+            "--nproc-per-node", f"{local + 1} or more", f"at most {torch.cuda.device_count()} here"
+        )
+    torch.cuda.set_device(local)
+    return f"cuda:{local}"

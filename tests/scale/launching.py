@@ -1,0 +1,57 @@
+"""Runs of ``batchmix train`` in one process or under torchrun, with a worker killed if told."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def launch(
+    script: str, *words: Any, ranks: int = 1, restarts: int = 0, die_at: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a script of this folder with these words.
+
+    Args:
+        script: Its name.
+        words: What follows ``batchmix``.
+        ranks: Processes; torchrun starts them where there is more than one.
+        restarts: How often torchrun starts all of them again after one died.
+        die_at: The step before which the last rank kills itself, the first time.
+    """
+    command = [sys.executable]
+    if ranks > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        command += [f"--max-restarts={restarts}", "--monitor-interval=0.1"]
+    told = {} if die_at is None else {"DIE_AT": str(die_at)}
+    return subprocess.run(
+        [*command, str(HERE / script), *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=os.environ | told | {"PYTHONPATH": os.pathsep.join(PATHS), "OMP_NUM_THREADS": "1"},
+        timeout=200,
+    )
+
+
+TESTS = HERE.parent
+PATHS = [str(TESTS / "shim"), str(TESTS / "recipe"), str(TESTS.parent / "src")]
+
+
+def kill_at_step(training_class: type, method: str) -> None:
+    """Have the last rank kill itself (SIGKILL) before the step that ``DIE_AT`` says, the first time."""
+    step = int(os.environ.get("DIE_AT", "-1"))
+    last = os.environ.get("RANK") == str(int(os.environ.get("WORLD_SIZE", "1")) - 1)
+    if step < 0 or not last or os.environ.get("TORCHELASTIC_RESTART_COUNT") != "0":
+        return
+    real = getattr(training_class, method)
+
+    def one_step(self: Any, *args: Any) -> Any:
+        if self.step == step:
+            os.kill(os.getpid(), 9)
+        return real(self, *args)
+
+    setattr(training_class, method, one_step)
