@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 def launch(
-    script: str, *words: Any, ranks: int = 1, restarts: int = 0, die_at: int | None = None
+    script: str, *words: Any, ranks: int = 1, restarts: int = 2, die_at: int | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a script of this folder with these words.
 
@@ -20,7 +24,8 @@ def launch(
         script: Its name.
         words: What follows ``batchmix``.
         ranks: Processes; torchrun starts them where there is more than one.
-        restarts: How often torchrun starts all of them again after one died.
+        restarts: How often torchrun starts all of them again after one died: of the kill, or, on a machine
+            that is busy, because they did not find one another in time.
         die_at: The step before which the last rank kills itself, the first time.
     """
     command = [sys.executable]
@@ -28,13 +33,22 @@ def launch(
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
         command += [f"--max-restarts={restarts}", "--monitor-interval=0.1"]
     told = {} if die_at is None else {"DIE_AT": str(die_at)}
-    return subprocess.run(
-        [*command, str(HERE / script), *map(str, words)],
-        capture_output=True,
-        text=True,
-        env=os.environ | told | {"PYTHONPATH": os.pathsep.join(PATHS), "OMP_NUM_THREADS": "1"},
-        timeout=200,
-    )
+    with one_at_a_time():
+        return subprocess.run(
+            [*command, str(HERE / script), *map(str, words)],
+            capture_output=True,
+            text=True,
+            env=os.environ | told | {"PYTHONPATH": os.pathsep.join(PATHS), "OMP_NUM_THREADS": "1"},
+            timeout=120,
+        )
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Wait for the tests of other processes that launch: killed ranks leave ports to whoever asks next."""
+    with (Path(tempfile.gettempdir()) / "batchmix-launching.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 TESTS = HERE.parent

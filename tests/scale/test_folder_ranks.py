@@ -47,6 +47,6 @@ def test_a_killed_worker_is_replaced_and_nothing_differs(folder: Path, tmp_path:
     """A real SIGKILL at step 6, after the checkpoint of step 5; partners are each rank's own."""
     calm, _ = trained(folder, tmp_path / "calm", "--checkpoint-every=5", ranks=2)
     words = ("--checkpoint-every=5",)
-    killed, summary = trained(folder, tmp_path / "killed", *words, ranks=2, restarts=1, die_at=6)
+    killed, summary = trained(folder, tmp_path / "killed", *words, ranks=2, die_at=6)
     assert all(torch.equal(calm[name], killed[name]) for name in calm)
     assert summary["ranks"] == 2

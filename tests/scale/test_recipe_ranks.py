@@ -44,7 +44,7 @@ def test_a_killed_worker_is_replaced_and_nothing_differs(
 ) -> None:
     """A real SIGKILL in the second epoch, after the checkpoint of the first; partners are each rank's own."""
     calm = trained(tmp_path / "calm", ranks=2)
-    killed = trained(tmp_path / "killed", ranks=2, restarts=1, die_at=6)
+    killed = trained(tmp_path / "killed", ranks=2, die_at=6)
     assert all(torch.equal(calm[name], killed[name]) for name in calm)
     assert distance(one, calm) > 1e-2  # the mode that promises nothing of the kind
     steps = [
@@ -55,6 +55,6 @@ def test_a_killed_worker_is_replaced_and_nothing_differs(
 
 def test_without_restarts_the_kill_is_seen(tmp_path: Path) -> None:
     words = [*TINY, "--out", tmp_path, "--resume=auto"]
-    assert launch("recipe_script.py", *words, ranks=2, die_at=6).returncode != 0
+    assert launch("recipe_script.py", *words, ranks=2, restarts=0, die_at=6).returncode != 0
     assert not (tmp_path / "summary.json").exists()
     assert (tmp_path / "checkpoint.pt").exists()

@@ -46,6 +46,12 @@ which is copied within the cache, as for a large one.""",
 the row `draw alone` shows how much of it is the draw.""",
     "CutMix in place": """\
 the row `draw alone` shows how much of it is the draw, of a mask for every position of every sample.""",
+    "uint8 to mixed": """\
+the batch is small: it stays in the cache, so that the passes over memory that the others make cost them
+little, and the draw, which `draw alone` in the tables above has, is much of what is left of ours.""",
+    "mixup adds": """\
+the draw, the mixing and the loss, which have tables of their own, take less than half a percent of such a
+step together; for what goes beyond that no cause was found, and the intervals say how sure it is.""",
     "the loss": """\
 the first row of its table has the time of the plain loss: for few classes that is Python's and autograd's
 work around the kernels.""",

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from batchmix.kernels.loops import compiled, widen
-from batchmix.kernels.team_code import in_team
 
 
 def _pool_rows(x: Any, out: Any, place: Any, first: int, last: int) -> None:
@@ -70,17 +69,3 @@ def _beats_(value: Any, best: Any) -> Any:
 
 _beats, _keep_where = compiled(_beats_), compiled(_keep)
 pool_rows, spread_rows = compiled(_pool_rows), compiled(_spread_rows)
-
-
-# The same by torch's threads
-
-
-def _pool_by_team(arguments: Any, units: int, threads: int) -> Any:
-    return in_team(pool_rows, arguments, units, threads)
-
-
-def _spread_by_team(arguments: Any, units: int, threads: int) -> Any:
-    return in_team(spread_rows, arguments, units, threads)
-
-
-pool_by_team, spread_by_team = compiled(_pool_by_team), compiled(_spread_by_team)

@@ -48,8 +48,7 @@ class _MaxPool(torch.autograd.Function):
         batch, channels, height, width = x.shape
         out = x.new_empty(batch, height // 2, width // 2, channels).permute(0, 3, 1, 2)
         place = torch.empty(batch, height // 2, width // 2, channels, dtype=torch.uint8)
-        loops, arguments = _loops(), (_words(x), _words(out), place.numpy())
-        _share(loops.pool_rows, loops.pool_by_team, out, *arguments)
+        _share(_loops().pool_rows, out, _words(x), _words(out), place.numpy())
         ctx.save_for_backward(place)
         ctx.like = x.shape  # type: ignore[attr-defined]
         return out
@@ -60,14 +59,16 @@ class _MaxPool(torch.autograd.Function):
         batch, channels, height, width = ctx.like  # type: ignore[attr-defined]
         above = gradients[0].contiguous(memory_format=torch.channels_last)
         result = above.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
-        loops, arguments = _loops(), (_words(above), place.numpy(), _words(result))
-        _share(loops.spread_rows, loops.spread_by_team, above, *arguments)
+        _share(_loops().spread_rows, above, _words(above), place.numpy(), _words(result))
         return result
 
 
-def _share(loop: Any, by_team: Any, pooled: Tensor, *arguments: Any) -> None:
-    """Run a loop over the rows of the pooled images, with as many threads as torch has."""
-    share(loop, by_team, pooled.shape[0] * pooled.shape[2], torch.get_num_threads(), *arguments)
+def _share(loop: Any, pooled: Tensor, *arguments: Any) -> None:
+    """Run a loop over the rows of the pooled images, with as many threads as torch has.
+
+    The threads are our own: as code for torch's, the loop over the gradient lost its vectors.
+    """
+    share(loop, None, pooled.shape[0] * pooled.shape[2], torch.get_num_threads(), *arguments)
 
 
 def _words(x: Tensor) -> Any:

@@ -1,0 +1,285 @@
+"""How long the recipe takes on a CPU beside airbench94's schedule in the same loop, and where a step goes.
+
+airbench94 is here what takes its time: its net, batch size, epochs and optimizer, in our loop. What accuracy
+it reaches is its author's to say (94.01% with n = 1,000; Jordan 2024, arXiv:2404.00498), and is not measured.
+
+    python benchmarks/two_cores.py --record benchmarks/records/two-cores.json --page docs/two-cores.md
+    python benchmarks/two_cores.py --from benchmarks/records/two-cores.json --page docs/two-cores.md
+
+Steps of all contenders take turns in one process. The page is made from the record and from the records of
+whole runs in results/, and from nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median, quantiles
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+import batchmix as bm
+from batchmix.data import load_cifar10
+from batchmix.files import write_whole
+from batchmix.recipe.config import TrainConfig, preset
+from batchmix.recipe.machine import busy_share, describe_machine, keep_freed_memory
+from batchmix.recipe.results import interval, read_records
+from batchmix.recipe.training import Training
+
+AT_A_TIME = 3  # steps of one contender before the next has its turn
+WARM_UP = 2
+MATRIX = 4096
+ORDER = ("convolution", "its gradients", "pooling", "norm", "activation", "optimizer", "all else")
+# What the profiler calls them; the fill is that of torch's pooling, which zeroes the gradient first.
+GROUPS = {
+    "convolution": ("aten::mkldnn_convolution",),
+    "its gradients": ("aten::convolution_backward",),
+    "pooling": ("aten::max_pool2d", "_MaxPool", "aten::fill_"),
+    "norm": ("aten::native_batch_norm",),
+    "activation": ("aten::gelu", "aten::silu", "aten::clamp_min", "aten::threshold_backward"),
+    "optimizer": ("aten::mm", "Optimizer.step"),
+}
+
+
+@dataclass
+class Contender:
+    """A config, trained with a kernel, and with SGD alone in place of Muon if so named."""
+
+    name: str
+    config: TrainConfig
+    kernel: Any
+    sgd: bool = False
+
+    def steps(self, images: Any, labels: Any) -> Iterator[Training]:
+        """The training itself, again and again, one step further each time."""
+        with bm.kernel(self.kernel):
+            training = Training(self.config, images, labels, torch.device("cpu"))
+            if self.sgd:
+                learned = [weight for weight in training.net.parameters() if weight.requires_grad]
+                training.optimizers = [torch.optim.SGD(learned, lr=SGD_LR, momentum=0.85, nesterov=True)]
+                training.optimizers[0].param_groups[0]["peak_lr"] = SGD_LR
+        reports = training.run()
+        while True:
+            yield training
+            with bm.kernel(self.kernel):
+                next(reports)
+
+
+# What takes airbench94 its time: net, batch, epochs, optimizer; the rates here train nothing worth testing.
+AIRBENCH94 = TrainConfig(mix="none", epochs=9.9, batch_size=1024, widths=(64, 256, 256), label_smoothing=0.2)
+SGD_LR = 1e-4
+CONTENDERS = (
+    Contender("airbench94's schedule, torch's operations", AIRBENCH94, "torch", sgd=True),
+    Contender("airbench94's schedule, our operations", AIRBENCH94, "auto", sgd=True),
+    Contender("cpu-bf16", preset("cpu-bf16"), "auto"),
+    Contender("quick-bf16", preset("quick-bf16"), "auto"),
+)
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    """Step times in turn, FLOP of a step, the parts of a step, and the rate of a plain matrix product."""
+    keep_freed_memory()
+    busy = busy_share()
+    data = load_cifar10()
+    images, labels = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
+    running = [contender.steps(images, labels) for contender in CONTENDERS]
+    trainings = [next(steps) for steps in running]
+    for steps in running:
+        advance(steps, WARM_UP)
+    seconds: list[list[float]] = [[] for _ in CONTENDERS]
+    for _ in range(rounds):
+        for taken, steps in zip(seconds, running, strict=True):
+            for _ in range(AT_A_TIME):
+                begin = time.perf_counter()
+                next(steps)
+                taken.append(round(time.perf_counter() - begin, 4))
+    rows = [
+        {
+            "name": contender.name,
+            "kernel": contender.kernel,
+            "batch_size": training.config.batch_size,
+            "steps": training.config.steps,
+            "seconds": taken,
+            "flop": flop_of(steps),
+            "parts": parts_of(steps),
+        }
+        for contender, training, steps, taken in zip(CONTENDERS, trainings, running, seconds, strict=True)
+    ]
+    return {
+        "machine": describe_machine(torch.device("cpu")),
+        "busy_before": round(busy, 2),
+        "matrix_rate": matrix_rate(),
+        "rows": rows,
+        "command": "python benchmarks/two_cores.py " + shlex.join(sys.argv[1:]),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def advance(steps: Iterator[Training], count: int) -> None:
+    """Do some steps."""
+    for _ in range(count):
+        next(steps)
+
+
+def flop_of(steps: Iterator[Training]) -> int:
+    """Floating point operations of a step, as torch counts them: convolutions and matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        next(steps)
+    return int(counter.get_total_flops())
+
+
+def parts_of(steps: Iterator[Training]) -> dict[str, float]:
+    """Share of each group of operations in the time of a few steps."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        advance(steps, AT_A_TIME)
+    spent = dict.fromkeys(ORDER, 0.0)
+    for event in seen.key_averages():
+        spent[group_of(event.key)] += event.self_cpu_time_total
+    whole = sum(spent.values())
+    return {name: round(time / whole, 4) for name, time in spent.items()}
+
+
+def group_of(operation: str) -> str:
+    """The group that an operation of the profiler belongs to."""
+    return next((name for name, starts in GROUPS.items() if operation.startswith(starts)), ORDER[-1])
+
+
+def matrix_rate() -> float:
+    """FLOP a second of a product of two large bfloat16 matrices."""
+    a, b = torch.randn(2, MATRIX, MATRIX).bfloat16()
+    taken = []
+    for _ in range(9):
+        begin = time.perf_counter()
+        a @ b
+        taken.append(time.perf_counter() - begin)
+    return 2 * MATRIX**3 / median(taken)
+
+
+# The page
+
+
+def page(record: dict[str, Any], results: list[dict[str, Any]]) -> str:
+    """The page in Markdown."""
+    machine = record["machine"]
+    name = f"{machine['cores']} cores of {machine['cpu']} ({machine['isa']})"
+    return "\n".join(
+        [
+            "# Two cores",
+            "",
+            f"Made by `{record['command']}` on {name}, torch {machine['torch']}, {record['date']}; other "
+            f"work took {record['busy_before']:.0%} of the cores before it began. Steps of all contenders "
+            "took turns in one process: medians, quartiles in brackets. No number here was typed.",
+            "",
+            "airbench94 is here what takes its time: its net, batch size, epochs and optimizer, in the "
+            "recipe's own loop. The accuracy of that schedule is not measured; its author reports a mean of "
+            "94.01% (Jordan 2024, arXiv:2404.00498).",
+            "",
+            *step_table(record),
+            "",
+            f"FLOP are those of convolutions and matrix products. A plain product of {MATRIX:,} x {MATRIX:,} "
+            f"matrices of bfloat16 does {record['matrix_rate'] / 1e12:.2f} TFLOP/s here, and the last column "
+            "is the share of that.",
+            "",
+            "## Whole runs",
+            "",
+            *run_table(record, results),
+            "",
+            "## Where a step goes",
+            "",
+            *part_table(record),
+            "",
+        ]
+    )
+
+
+def step_table(record: dict[str, Any]) -> list[str]:
+    """Times of steps, and of the schedule at that pace."""
+    first = median(record["rows"][0]["seconds"]) * record["rows"][0]["steps"]
+    lines = [
+        "| | batch | a step | steps | the whole schedule | of the first | TFLOP a step | TFLOP/s | share |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        step, flop = median(row["seconds"]), row["flop"]
+        low, _, high = quantiles(row["seconds"], n=4)
+        lines.append(
+            f"| {row['name']} | {row['batch_size']:,} "
+            f"| {1e3 * step:.0f} ms ({1e3 * low:.0f} to {1e3 * high:.0f}) "
+            f"| {row['steps']} | {step * row['steps']:.0f} s | {step * row['steps'] / first:.2f} "
+            f"| {flop / 1e12:.2f} | {flop / step / 1e12:.2f} | {flop / step / record['matrix_rate']:.0%} |"
+        )
+    return lines
+
+
+def run_table(record: dict[str, Any], results: list[dict[str, Any]]) -> list[str]:
+    """Accuracy and time of the whole runs of the same presets on such a machine."""
+    head = "| preset | mixing | kernel | seeds | accuracy | with TTA | training |"
+    lines = [head, "|---|---|---|---|---|---|---|"]
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for run in results:
+        if run["cpu"] == record["machine"]["cpu"] and run["cores"] == record["machine"]["cores"]:
+            key = (run["preset"], run["mix"], run.get("kernel", "auto"))
+            groups.setdefault(key, []).append(run)
+    for (name, mix, kernel), runs in sorted(groups.items()):
+        cells = [
+            f"{mean(values):.{digits}f}" + (f" ± {interval(values):.{digits}f}" if len(values) > 1 else "")
+            for key, scale, digits in (
+                ("accuracy", 100, 2),
+                ("accuracy_tta", 100, 2),
+                ("train_seconds", 1, 0),
+            )
+            for values in [[scale * run[key] for run in runs]]
+        ]
+        lines.append(
+            f"| {name} | {mix} | {kernel} | {len(runs)} | {cells[0]} % | {cells[1]} % | {cells[2]} s |"
+        )
+    return lines if len(lines) > 2 else ["No whole run on such a machine is on record."]
+
+
+def part_table(record: dict[str, Any]) -> list[str]:
+    """Milliseconds of each group of operations in a step, as the profiler shares it out."""
+    rows = record["rows"]
+    lines = ["| | " + " | ".join(row["name"] for row in rows) + " |", "|---|" + "---|" * len(rows)]
+    for name in ORDER:
+        cells = (f"{1e3 * median(row['seconds']) * row['parts'][name]:.0f} ms" for row in rows)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    """Measure, or read a record, and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--rounds", type=int, default=8, help=f"turns of {AT_A_TIME} steps of each (default: 8)")
+    add("--record", type=Path, metavar="FILE", help="where the record goes")
+    add("--from", type=Path, metavar="FILE", dest="source", help="measure nothing, read this record")
+    add("--results", type=Path, default=Path("results/cifar10.jsonl"), help="records of whole runs")
+    add("--page", type=Path, metavar="FILE", help="where the page goes; the terminal if left out")
+    args = parser.parse_args()
+    if args.rounds < 1:
+        parser.error(f"--rounds takes a whole number >= 1, got {args.rounds}")
+    if (args.source is None) == (args.record is None):
+        parser.error("takes either --record FILE or --from FILE")
+    record = json.loads(args.source.read_text()) if args.source else measure(args.rounds)
+    if args.record:
+        write_whole(args.record, [(json.dumps(record, indent=1) + "\n").encode()])
+    text = page(record, read_records([args.results]))
+    if args.page:
+        write_whole(args.page, [text.encode()])
+    else:
+        sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
