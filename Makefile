@@ -9,7 +9,7 @@ PIP := .venv/bin/python -m pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check fix records results bench article pictures constraints clean
+.PHONY: help train test check fix records results bench race article pictures constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -42,6 +42,9 @@ results: .venv/.installed ## make the README's table of results anew from result
 bench: .venv/.installed-dev ## measure mixing beside the other libraries, into benchmarks/records and docs/benchmarks.md
 	PYTHONPATH=tests/shim .venv/bin/batchmix bench --shapes all \
 	  --record benchmarks/records/$(RECORD).json --page docs/benchmarks.md $(ARGS)
+
+race: .venv/.installed ## race our GPU presets and airbench on this device, into benchmarks/records and docs/records.md
+	.venv/bin/python benchmarks/records.py --record --page $(ARGS)
 
 article: .venv/.installed ## train the studies of the article's claims (hours), and write docs/article.md
 	.venv/bin/batchmix compare --preset article --out results/article $(ARGS)

@@ -72,7 +72,12 @@ def test_every_setting_of_the_recipe_that_runs_share_has_its_flag(name):
         "sizes": ("16,24", [16, 24]),
         "batch_size": ("64", 64),
         "shift": ("1", 1),
+        "net": ("residual", "residual"),
         "activation": ("silu", "silu"),
+        "optimizer": ("sgd", "sgd"),
+        "schedule": ("triangle", "triangle"),
+        "precision": ("float32", "float32"),
+        "compile": ("auto", "auto"),
     }.get(name, ("0.25", 0.25))
     assert plan(f"--{name.replace('_', '-')}={flag}").config == {**plan().config, name: value}
 

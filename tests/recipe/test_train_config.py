@@ -13,16 +13,23 @@ from batchmix.recipe.config import PRESETS, TrainConfig, preset
 
 INF, NAN = float("inf"), float("nan")
 INVALID = [
-    *(("mix", value) for value in ("cutmix", None)),
+    *(("mix", value) for value in ("fmix", None)),
     *(("alpha", value) for value in (-0.1, INF, NAN)),
     *(("per", value) for value in ("image", None)),
     *(("fold", value) for value in ("yes", 1)),
     *(("mix_until", value) for value in (-0.1, 1.1, NAN)),
+    *(("p_sample", value) for value in (-0.1, 1.1, NAN)),
+    *(("square", value) for value in (-1, 33)),
     *(("epochs", value) for value in (0, -1, INF, NAN)),
     *(("batch_size", value) for value in (1, 0, -5)),
     *(("widths", value) for value in ((), (8, 8), (8, 8, 8, 8), (8, 0, 8))),
     *(("sizes", value) for value in ((), (15,), (16, 33), (32, -1))),
     ("activation", "relu"),
+    ("net", "resnet"),
+    ("optimizer", "adam"),
+    ("schedule", "cosine"),
+    ("precision", "float16"),
+    ("compile", "yes"),
     *(("label_smoothing", value) for value in (-0.1, 1, NAN)),
     *((name, value) for name in ("filter_lr", "bias_lr", "head_lr") for value in (-1, INF, NAN)),
     *(("weight_decay", value) for value in (-1, INF, NAN)),
@@ -68,3 +75,22 @@ def test_sizes_come_in_order_each_for_its_share(sizes):
 @pytest.mark.parametrize(("epochs", "steps"), [(2, 8), (0.5, 2), (0.01, 1), (1.3, 5)])
 def test_steps_are_epochs_of_full_batches_and_at_least_one(epochs, steps):
     assert tiny(images=249, epochs=epochs).steps == steps
+
+
+def test_what_an_older_version_wrote_has_the_rest_at_its_defaults():
+    old = tiny(alpha=0.7).as_dict()
+    for name in ("net", "optimizer", "schedule", "precision", "compile", "p_sample", "square"):
+        del old[name]
+    assert TrainConfig.from_dict(old) == tiny(alpha=0.7)
+
+
+def test_muon_is_refused_for_a_net_whose_filters_have_no_fixed_length():
+    with pytest.raises(MixError, match=r"^optimizer takes 'sgd' or 'adamw' for a wide net, got 'muon'$"):
+        tiny(net="wide")
+
+
+def test_presets_that_were_there_before_train_as_they_did():
+    standard = TrainConfig()
+    for name in ("smoke", "quick", "cpu", "cpu-avx512", "cpu-bf16", "gpu"):
+        for field in ("net", "optimizer", "schedule", "precision", "compile", "p_sample", "square"):
+            assert getattr(preset(name), field) == getattr(standard, field)

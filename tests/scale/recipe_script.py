@@ -20,6 +20,6 @@ if __name__ == "__main__":
     test_x, test_y = (part.numpy() for part in made_up(100, seed=1))
     recipe_run.load_cifar10 = lambda *_, **__: Cifar10(train_x, train_y, test_x, test_y)
     recipe_run.busy_share = lambda: 0.0
-    training.autocast_for = lambda _: contextlib.nullcontext  # bfloat16 would hide what float32 shows
+    training.autocast_for = lambda *_: contextlib.nullcontext  # bfloat16 would hide what float32 shows
     kill_at_step(Training, "_one_step")
     raise SystemExit(main(sys.argv[1:]))

@@ -31,7 +31,7 @@ def draw_curves(log: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) ->
     below.set_ylim(top=100)
     above.set_ylim(bottom=0)
     figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    title = "no mixing" if summary["mix"] == "none" else f"mixup, alpha {summary['alpha']:g}"
+    title = "no mixing" if summary["mix"] == "none" else f"{summary['mix']}, alpha {summary['alpha']:g}"
     above.set_title(
         f"{title}, seed {summary['seed']}: {summary['accuracy']:.2%} of the test images, "
         f"{summary['accuracy_tta']:.2%} augmented",

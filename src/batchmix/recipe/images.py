@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -48,6 +49,8 @@ class ImageBatches:
         self.height, self.width = images.shape[1:3]
         self.padded = _pad(images, shift)
         self.flipped_first = torch.rand(len(images), generator=self._generator("flip", 0)) < 0.5
+        self.rows = torch.arange(self.height, device=images.device)
+        self.columns = torch.arange(self.width, device=images.device)
         self._order: tuple[int, Tensor] | None = None
 
     @property
@@ -66,11 +69,12 @@ class ImageBatches:
         top, left = torch.randint(2 * self.shift + 1, (2, len(chosen), 1), generator=generator)[:, part]
         chosen = chosen[part]
         flip = self.flipped_first[chosen] ^ bool(epoch % 2)
-        rows = top + torch.arange(self.height)
-        columns = left + torch.arange(self.width)
-        columns = torch.where(flip[:, None], columns.flip(1), columns)
-        device = self.padded.device
-        chosen, rows, columns = (index.to(device, non_blocking=True) for index in (chosen, rows, columns))
+        # Four numbers an image travel to the device, and its pixels are counted there.
+        drawn = torch.stack([chosen, top[:, 0], left[:, 0], flip.long()])
+        chosen, top, left, flip = without_waiting(drawn, self.padded.device)[:, :, None].unbind()
+        rows = top + self.rows
+        columns = left + torch.where(flip.bool(), self.columns.flip(0), self.columns)
+        chosen = chosen[:, 0]
         images = self.padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
         return resize(normalize(images, self.mean, self.std), size), self.labels[chosen]
 
@@ -88,9 +92,26 @@ class ImageBatches:
 
 def normalize(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:
     """(N, H, W, 3) uint8 to (N, 3, H, W) float32 of mean 0 and standard deviation 1, in channels_last."""
-    centre = torch.tensor(mean, device=images.device) * 255
-    spread = torch.tensor(std, device=images.device) * 255
+    centre, spread = _in_grey_levels(tuple(mean), tuple(std), images.device)
     return ((images.float() - centre) / spread).permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=64)  # to copy them to a device is to wait for it
+def _in_grey_levels(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel of uint8 images; not to be written to."""
+    return torch.tensor(mean, device=device) * 255, torch.tensor(std, device=device) * 255
+
+
+def without_waiting(numbers: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device, without waiting for what the device still does.
+
+    A GPU copies from memory that cannot be paged out while the host goes on; from other memory it may not.
+    """
+    if device.type == "cuda":
+        numbers = numbers.pin_memory()
+    return numbers.to(device, non_blocking=True)
 
 
 def resize(x: Tensor, size: int) -> Tensor:

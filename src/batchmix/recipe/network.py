@@ -36,10 +36,16 @@ class Net(nn.Module):
         self.whitening = nn.Conv2d(3, WHITENING_FILTERS, 2)
         self.whitening.weight.requires_grad_(False)
         inputs = (WHITENING_FILTERS, *widths[:-1])
-        self.blocks = nn.Sequential(*(Block(i, o, activation) for i, o in zip(inputs, widths, strict=True)))
+        self.blocks = nn.Sequential(
+            *(self.block(i, o, activation) for i, o in zip(inputs, widths, strict=True))
+        )
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
         self.head.weight.data /= self.head.weight.data.std()
         nn.init.zeros_(self.whitening.bias)  # type: ignore[arg-type]
+
+    def block(self, inputs: int, outputs: int, activation: str) -> nn.Module:
+        """A block of the net, with fresh weights."""
+        return Block(inputs, outputs, activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of images (B, 3, H, W)."""
@@ -54,10 +60,10 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, activation: str = "gelu") -> None:
         super().__init__()
-        self.conv1 = _conv(inputs, outputs)
-        self.norm1 = _norm(outputs)
-        self.conv2 = _conv(outputs, outputs)
-        self.norm2 = _norm(outputs)
+        self.conv1 = conv3x3(inputs, outputs)
+        self.norm1 = norm(outputs)
+        self.conv2 = conv3x3(outputs, outputs)
+        self.norm2 = norm(outputs)
         self.activation = nn.SiLU() if activation == "silu" else nn.GELU(approximate="tanh")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,13 +86,15 @@ def whiten(net: Net, images: Tensor, *, eps: float = 5e-4) -> None:
     net.whitening.weight.data.copy_(torch.cat([filters, -filters]))
 
 
-def _conv(inputs: int, outputs: int) -> Conv3x3:
+def conv3x3(inputs: int, outputs: int) -> Conv3x3:
+    """A convolution that starts by passing its input on."""
     conv = Conv3x3(inputs, outputs)
     nn.init.dirac_(conv.weight.data[: conv.in_channels])  # as many filters as there are inputs pass them on
     return conv
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(channels, eps=NORM_EPS, momentum=0.4)
-    norm.weight.requires_grad_(False)
-    return norm
+def norm(channels: int) -> nn.BatchNorm2d:
+    """A norm whose weights stay at 1, and whose biases learn."""
+    made = nn.BatchNorm2d(channels, eps=NORM_EPS, momentum=0.4)
+    made.weight.requires_grad_(False)
+    return made

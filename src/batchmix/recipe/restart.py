@@ -43,7 +43,7 @@ def same_settings(asked: Mapping[str, Any], kept: Mapping[str, Any], folder: Pat
         MixError: If they differ; the message names the first that does.
     """
     for name, value in asked.items():
-        if kept.get(name) != value:
+        if kept.get(name, value) != value:  # what an older version did not know is as it was
             raise MixError(
                 f"--resume auto takes the settings of the run in {folder}, "
                 f"whose {name} is {kept.get(name)!r}, got {value!r}"

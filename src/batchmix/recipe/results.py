@@ -44,7 +44,7 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
             missing = [name for name in NEEDED if not isinstance(record, dict) or name not in record]
             if missing:
                 raise DataError(f"{path}:{number} is not a record of a run: {', '.join(missing)} missing")
-            records.append(record)
+            records.append({**TrainConfig().as_dict(), **record})  # an older version did not know all of it
     if not records:
         raise DataError(f"found no records in {', '.join(map(str, paths))}")
     return records
@@ -101,7 +101,7 @@ def interval(values: Sequence[float]) -> float:
 
 def _row(group: Sequence[Record]) -> str:
     first = group[0]
-    mixing = "none" if first["mix"] == "none" else f"{first['mix']}, alpha {first['alpha']:g}"
+    mixing = "none" if first["mix"] == "none" else _mixing(first, ", ")
     seeds = sorted(record["seed"] for record in group)
     return (
         f"| {first['preset']} | {mixing} | {first['epochs']:g} | {_runs(seeds)} "
@@ -136,8 +136,15 @@ def _against_none(group: Sequence[Record], records: Sequence[Record]) -> str | N
         )
         for gaps in [[scale * (mixed[key] - unmixed[key]) for mixed, unmixed in pairs]]
     ]
-    arm = f"{first['preset']}, {first['mix']} alpha {first['alpha']:g}"
+    arm = f"{first['preset']}, {_mixing(first, ' ')}"
     return f"{arm} minus none, paired by seed (n = {len(pairs)}): {', '.join(changes)}.\n"
+
+
+def _mixing(record: Record, between: str) -> str:
+    """What mixed, with the number that shapes it."""
+    if record["mix"] == "cutmix" and record.get("square"):
+        return f"cutmix{between}{record['square']} pixels"
+    return f"{record['mix']}{between}alpha {record['alpha']:g}"
 
 
 def _goal(group: Sequence[Record]) -> str | None:

@@ -22,8 +22,10 @@ from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.evaluation import Autocast
 from batchmix.recipe.images import MEAN, STD, ImageBatches, normalize
 from batchmix.recipe.machine import has_bf16_units
-from batchmix.recipe.muon import Muon
-from batchmix.recipe.network import Net, whiten
+from batchmix.recipe.nets import AnyNet, learn_bias, net_on
+from batchmix.recipe.network import whiten
+from batchmix.recipe.optimizers import make_optimizers
+from batchmix.recipe.schedules import momentum_at, rate_at
 from batchmix.scale.norm import GlobalNorm
 from batchmix.scale.world import ALONE, World
 
@@ -71,7 +73,8 @@ class Training:
         images: (N, H, H, 3) uint8 training images, on the CPU; 32 pixels for CIFAR-10.
         labels: (N,) class ids.
         device: Where to train.
-        mixer: What mixes, in place of the mixup that the config describes.
+        mixer: What mixes, in place of the mixing that the config describes.
+        net: The net to train, with fresh weights, on the device; a new one if left out.
         num_classes: K.
         mean: Of the images per channel, in [0, 1].
         std: Standard deviation, likewise.
@@ -92,6 +95,7 @@ class Training:
         device: torch.device,
         *,
         mixer: StepMixer | None = None,
+        net: AnyNet | None = None,
         num_classes: int = 10,
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
@@ -103,11 +107,9 @@ class Training:
         self.world, self.exact = world, exact
         self.device = device
         images, labels = images[: config.images].to(device), labels[: config.images].long().to(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(config.seed)  # and not those of GPUs
-            net = Net(config.widths, num_classes, config.activation)
-        self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        whiten(self.net, normalize(images[:WHITENING_IMAGES], mean, std))
+        self.net = net_on(device, config, num_classes) if net is None else net
+        if self.net.whitening is not None:
+            whiten(self.net, normalize(images[:WHITENING_IMAGES], mean, std))
         world.equalize(self.net.state_dict().values())  # eigenvectors differ by machine in the last bits
         self.batches = ImageBatches(
             images,
@@ -118,9 +120,9 @@ class Training:
             mean=mean,
             std=std,
         )
-        self.mixup: StepMixer = mixup_of(config) if mixer is None else mixer
+        self.mixup: StepMixer = mixing_of(config) if mixer is None else mixer
         self.optimizers = make_optimizers(self.net, config)
-        self.autocast = autocast_for(device)
+        self.autocast = autocast_for(device, config.precision)
         self.step = 0
         self.seconds = time.perf_counter() - started
 
@@ -143,6 +145,12 @@ class Training:
             self.seconds += time.perf_counter() - started
             if report is not None:
                 yield report
+
+    def run_through(self) -> None:
+        """Train to the end without reports: no step waits for the device."""
+        self.net.train()
+        while self.step < self.config.steps:
+            self._one_step()
 
     def _report(self, numbers: Tensor) -> StepReport:
         step = self.step - 1
@@ -182,14 +190,18 @@ class Training:
         return x[part], y[part]
 
     def _set_rates(self) -> None:
-        """Every rate falls in a straight line to 0; that of the whitening bias sooner."""
-        left = 1 - self.step / self.config.steps
-        bias_steps = min(WHITENING_BIAS_EPOCHS * self.config.steps_per_epoch, self.config.steps)
-        bias_left = max(0.0, 1 - self.step / bias_steps)
-        self.net.whitening.bias.requires_grad_(self.step + 1 < bias_steps)
+        """Every rate follows the schedule; that of the whitening bias falls in a straight line, sooner."""
+        progress = self.step / self.config.steps
+        rate = rate_at(self.config.schedule, progress)
+        last = bias_steps(self.config)
+        bias_left = max(0.0, 1 - self.step / last)
+        if self.net.whitening is not None:
+            learn_bias(self.net.whitening, self.step + 1 < last)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * (bias_left if group.get("early") else left)
+                group["lr"] = group["peak_lr"] * (bias_left if group.get("early") else rate)
+                if "betas" in group and self.config.schedule == "one-cycle":
+                    group["betas"] = (momentum_at(progress), group["betas"][1])
 
     # Stop and resume
 
@@ -214,14 +226,32 @@ class Training:
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-def mixup_of(config: TrainConfig) -> bm.Mixup:
-    """The mixup that a config describes; it never mixes where the config says none."""
-    return bm.Mixup(
+def bias_steps(config: TrainConfig) -> int:
+    """Steps after which the whitening bias is fixed."""
+    return min(WHITENING_BIAS_EPOCHS * config.steps_per_epoch, config.steps)
+
+
+def mixing_of(config: TrainConfig) -> StepMixer:
+    """The mixing that a config describes; it never mixes where the config says none."""
+    until = bm.off_after(config.mix_until * config.steps if config.mix != "none" else 0)
+    if config.mix != "cutmix":
+        return bm.Mixup(
+            config.alpha,
+            per=config.per,
+            fold=config.fold,
+            p_sample=config.p_sample,
+            seed=config.seed,
+            schedule=until,
+        )
+    side = config.square / 32
+    return bm.CutMix(
         config.alpha,
         per=config.per,
         fold=config.fold,
+        minmax=(side, side) if config.square else None,
+        p_sample=config.p_sample,
         seed=config.seed,
-        schedule=bm.off_after(config.mix_until * config.steps if config.mix == "mixup" else 0),
+        schedule=until,
     )
 
 
@@ -232,30 +262,10 @@ def _accuracy(logits: Tensor, target: bm.MixedTarget | Tensor) -> Tensor:
     return target.gather(1, logits.argmax(1, keepdim=True)).mean()
 
 
-def make_optimizers(net: Net, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the filters, SGD with Nesterov momentum for biases and the last layer."""
-    filters = [p for p in net.blocks.parameters() if p.dim() == 4]
-    biases = [p for p in net.blocks.parameters() if p.dim() == 1 and p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [net.whitening.bias], "lr": config.bias_lr, "early": True},
-        {"params": biases, "lr": config.bias_lr},
-        {"params": [net.head.weight], "lr": config.head_lr},
-    ]
-    for group in groups:
-        # Decay is given per image; SGD applies it once a step, times the rate.
-        decay = config.weight_decay * config.batch_size
-        group["weight_decay"] = decay / group["lr"] if group["lr"] else 0.0
-    sgd = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
-    muon = Muon(filters, lr=config.filter_lr)
-    for optimizer in (sgd, muon):
-        for group in optimizer.param_groups:
-            group["peak_lr"] = group["lr"]
-    return [sgd, muon]
-
-
-def autocast_for(device: torch.device) -> Autocast:
-    """bfloat16 where the device multiplies it faster, float32 elsewhere."""
-    if device.type == "cuda" or (device.type == "cpu" and has_bf16_units()):
+def autocast_for(device: torch.device, precision: str = "auto") -> Autocast:
+    """The precision by name; ``auto`` is bfloat16 where the device multiplies it faster, else float32."""
+    faster = device.type == "cuda" or (device.type == "cpu" and has_bf16_units())
+    if precision == "bfloat16" or (precision == "auto" and faster):
         return lambda: torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext
 

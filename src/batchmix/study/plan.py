@@ -13,7 +13,7 @@ from batchmix.errors import MixError
 from batchmix.recipe.config import PRESETS, TrainConfig
 from batchmix.study.arms import parse_arms
 
-OF_THE_ARM = ("mix", "alpha", "per", "fold", "mix_until")
+OF_THE_ARM = ("mix", "alpha", "per", "fold", "mix_until", "p_sample", "square")
 OF_THE_RUN = ("epochs", "images", "seed")
 SHARED = tuple(f.name for f in dataclasses.fields(TrainConfig) if f.name not in (*OF_THE_ARM, *OF_THE_RUN))
 """The fields of the recipe's config that all runs of a study have in common."""

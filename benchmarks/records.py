@@ -1,0 +1,121 @@
+"""Our presets for one GPU and airbench in turn, on the same device: time, accuracy, share of the peak.
+
+    python benchmarks/records.py --runs 50 --airbench-checkout ../airbench --record --page
+    python benchmarks/records.py --frontier --runs 10 --record --page
+    python benchmarks/records.py --device cpu --small --runs 2  # in a minute: shows that everything works
+
+airbench is not part of this project: its package is used where it is installed (``pip install
+airbench==0.1.8``, with torchvision), its scripts where a checkout is given. Who cannot run is reported, with
+the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from batchmix.bench.race.contenders import NAMES, Contender, contender, frontier
+from batchmix.bench.race.page import insert, page, section
+from batchmix.bench.race.records import append_records, read_records, records_of
+from batchmix.bench.race.turns import race
+from batchmix.errors import DataError, MixError
+from batchmix.files import write_whole
+from batchmix.recipe.flop import matmul_rate
+from batchmix.recipe.machine import describe_machine
+from batchmix.recipe.training import pick_device
+
+FOLDER = Path(__file__).resolve().parent
+RECORDS = FOLDER / "records" / "race.jsonl"
+PAGE = FOLDER.parent / "docs" / "records.md"
+USUAL = ("gpu94", "airbench94_muon", "airbench94", "gpu96", "airbench96_faster")
+SMALL_MATRIX = 512
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--contenders", default=",".join(USUAL), help=f"some of {', '.join(NAMES)}")
+    made.add_argument(
+        "--frontier", action="store_true", help="time against accuracy, with and without mixing"
+    )
+    made.add_argument("--runs", type=int, default=50, help="of each contender")
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    made.add_argument("--small", action="store_true", help="nets and images for seconds on a CPU")
+    made.add_argument("--held-out", action="store_true", help="test on 5,000 training images set apart")
+    made.add_argument(
+        "--root", type=Path, metavar="DIR", help="a folder with CIFAR-10, in any published form"
+    )
+    made.add_argument("--airbench-checkout", type=Path, metavar="DIR", help="a checkout of airbench")
+    made.add_argument(
+        "--record", nargs="?", type=Path, const=RECORDS, metavar="FILE", help="keep the records"
+    )
+    made.add_argument(
+        "--page", nargs="?", type=Path, const=PAGE, metavar="FILE", help="write the tables into it"
+    )
+    return made
+
+
+def main(words: list[str] | None = None) -> int:
+    """Race, show, and keep what was asked for; the exit status."""
+    args = parser().parse_args(words)
+    try:
+        if args.runs < 1:
+            raise MixError.of("--runs", args.runs, "a whole number >= 1")
+        records = run(
+            args, "python benchmarks/records.py " + shlex.join(sys.argv[1:] if words is None else words)
+        )
+        for name in dict.fromkeys(record["race"] for record in records):
+            sys.stdout.write(section([record for record in records if record["race"] == name]) + "\n\n")
+        if args.page is not None:
+            kept = records if args.record is None else read_records(args.record)
+            write_whole(args.page, [insert(args.page.read_text(), page(kept)).encode()])
+    except (DataError, MixError) as error:
+        say(f"error: {error}")
+        return 2
+    return 0
+
+
+def run(args: argparse.Namespace, command: str) -> list[dict[str, object]]:
+    """Race every group for itself; its records are kept as soon as it is done."""
+    device = pick_device(args.device)
+    options = {"device": str(device), "small": args.small, "held_out": args.held_out}
+    options["root"] = None if args.root is None else str(args.root)
+    rate = matmul_rate(device, SMALL_MATRIX) if device.type == "cpu" else matmul_rate(device)
+    name = time.strftime("%Y%m%d-%H%M%S")
+    kept: list[dict[str, object]] = []
+    for group in groups(args):
+        entries = race(group, runs=args.runs, options=options, tell=say)
+        records = records_of(
+            entries,
+            kind="frontier" if args.frontier else "race",
+            race=name,
+            machine=describe_machine(device),
+            rate=rate,
+            options=options,
+            command=command,
+        )
+        if args.record is not None:
+            append_records(args.record, records)
+        kept += records
+    return kept
+
+
+def say(line: str) -> None:
+    """A line for whoever waits; results alone go to standard output."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def groups(args: argparse.Namespace) -> list[list[Contender]]:
+    """Who races whom."""
+    if args.frontier:
+        return frontier(small=args.small)
+    names = args.contenders.split(",")
+    return [[contender(name, args.airbench_checkout, small=args.small) for name in names]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

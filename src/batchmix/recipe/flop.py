@@ -1,0 +1,73 @@
+"""How much arithmetic a run is, counted on tensors without memory, and how much a device can do."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from batchmix.recipe.config import TrainConfig
+from batchmix.recipe.nets import AnyNet, learn_bias, new_net
+from batchmix.recipe.optimizers import make_optimizers
+from batchmix.recipe.timed import clock
+from batchmix.recipe.training import bias_steps
+
+VIEWS = 6  # of an image, at the test
+REPEATS = 10
+
+
+def flop_of_run(config: TrainConfig, test_images: int = 10_000) -> float:
+    """Floating point operations of a run, test-time augmentation included, a multiplication and addition two.
+
+    Counted by ``torch.utils.flop_counter``: convolutions and matrix products, Muon's too.
+    """
+    learning = bias_steps(config) - 1  # the bias is fixed from the last of them on
+    total = 0.0
+    for size in dict.fromkeys(config.sizes):
+        steps = [step for step in range(config.steps) if config.size_at(step) == size]
+        early = sum(step < learning for step in steps)
+        for count, bias_learns in ((early, True), (len(steps) - early, False)):
+            if count:
+                total += count * step_flop(config, size, bias_learns=bias_learns)
+    return total + test_images * VIEWS * _forward_flop(config)
+
+
+def step_flop(config: TrainConfig, size: int, *, bias_learns: bool) -> float:
+    """Those of one optimizer step on images of ``size`` pixels."""
+    net = _without_memory(config)
+    if net.whitening is not None:
+        learn_bias(net.whitening, bias_learns)
+    optimizers = make_optimizers(net, config)
+    x = torch.empty(config.batch_size, 3, size, size, device="meta")
+    labels = torch.empty(config.batch_size, dtype=torch.int64, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(net(x), labels).backward()  # type: ignore[no-untyped-call]
+        for optimizer in optimizers:
+            optimizer.step()
+    return float(counter.get_total_flops())
+
+
+def matmul_rate(device: torch.device, size: int = 8192, dtype: torch.dtype = torch.bfloat16) -> float:
+    """FLOP per second of a square matrix product, the median of some: what a device reaches at its best."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    taken = []
+    for _ in range(REPEATS + 1):
+        with clock(device) as seconds:
+            a @ b
+        taken += seconds
+    return 2.0 * size**3 / statistics.median(taken[1:])
+
+
+def _forward_flop(config: TrainConfig) -> float:
+    """Those of the logits of one image of full size."""
+    net = _without_memory(config).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(torch.empty(1, 3, 32, 32, device="meta"))
+    return float(counter.get_total_flops())
+
+
+def _without_memory(config: TrainConfig) -> AnyNet:
+    return new_net(replace(config, compile="off")).to("meta")

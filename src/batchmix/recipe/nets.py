@@ -1,0 +1,57 @@
+"""The net that a config names: made, compiled, and made anew in place."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from batchmix.recipe.config import TrainConfig
+from batchmix.recipe.network import Net
+from batchmix.recipe.residual import ResidualNet
+from batchmix.recipe.wide import WideNet
+
+AnyNet = Net | WideNet
+
+
+def new_net(config: TrainConfig, num_classes: int = 10) -> AnyNet:
+    """A net with fresh weights, on the CPU: a function of the config's seed, which moves no generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)  # and not those of GPUs
+        if config.net == "wide":
+            return WideNet(config.widths, num_classes)
+        kind = ResidualNet if config.net == "residual" else Net
+        return kind(config.widths, num_classes, config.activation)
+
+
+def net_on(device: torch.device, config: TrainConfig, num_classes: int = 10) -> AnyNet:
+    """A net with fresh weights, on a device and in channels_last, compiled where the config asks for it."""
+    net = new_net(config, num_classes).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mode = compile_mode(config, device)
+    if mode is not None:
+        # In place, so that the names of the weights stay. Shapes are few and fixed: one program for each.
+        net.compile(mode=mode, dynamic=False)
+    made: AnyNet = net
+    return made
+
+
+def renew(net: AnyNet, config: TrainConfig) -> None:
+    """Give a net the weights that ``net_on`` would give it; what is compiled stays so."""
+    classes = net.head.out_features
+    net.load_state_dict(new_net(config, classes).state_dict())
+    if net.whitening is not None:
+        learn_bias(net.whitening, True)
+    for parameter in net.parameters():
+        parameter.grad = None
+
+
+def compile_mode(config: TrainConfig, device: torch.device) -> str | None:
+    """torch.compile's mode for a net; None for as it is."""
+    if config.compile == "auto":
+        return "max-autotune" if device.type == "cuda" else None
+    return None if config.compile == "off" else config.compile
+
+
+def learn_bias(layer: nn.Conv2d, learns: bool) -> None:
+    """Whether the bias of the whitening layer learns; once it does not, the gradient stops behind it."""
+    if layer.bias is not None:
+        layer.bias.requires_grad_(learns)
