@@ -61,15 +61,14 @@ class Muon(torch.optim.Optimizer):
                 filters.sub_(group["lr"] * update.reshape(filters.shape))
 
 
-def orthogonalize(matrix: Tensor, iterations: int = 3) -> Tensor:
+def orthogonalize(matrix: Tensor, iterations: int = 3, *, dtype: torch.dtype | None = None) -> Tensor:
     """The matrix with (roughly) all singular values 1, by Newton-Schulz; (rows, columns), its dtype.
 
-    Runs in bfloat16 where the device has matrix units for it, which is precise enough.
+    Computed in ``dtype``; if left out in bfloat16 on a GPU, which is precise enough, else as it is.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
-    if x.device.type == "cuda":
-        x = x.bfloat16()
+    x = x.to(dtype or (torch.bfloat16 if x.device.type == "cuda" else x.dtype))
     x = x / (torch.linalg.matrix_norm(x) + 1e-7)
     a, b, c = QUINTIC
     for _ in range(iterations):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from batchmix.recipe.config import TrainConfig
+from batchmix.recipe.machine import in_bfloat16
 from batchmix.recipe.muon import Muon, Orthogonalize, orthogonalize
 from batchmix.recipe.nets import AnyNet, compile_mode
 
@@ -38,8 +39,12 @@ def make_optimizers(net: AnyNet, config: TrainConfig) -> list[torch.optim.Optimi
     sgd = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
     if config.optimizer == "sgd":
         return _with_peaks([sgd])
-    mode = compile_mode(config, next(net.parameters()).device)
-    direction = orthogonalize if mode is None else compiled_orthogonalize()
+    device = next(net.parameters()).device
+    direction: Orthogonalize = orthogonalize
+    if compile_mode(config, device) is not None:
+        direction = compiled_orthogonalize()
+    elif in_bfloat16(device, config.precision):
+        direction = functools.partial(orthogonalize, dtype=torch.bfloat16)
     return _with_peaks([sgd, Muon(filters, lr=config.filter_lr, orthogonalize=direction)])
 
 

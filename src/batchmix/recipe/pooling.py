@@ -64,11 +64,9 @@ class _MaxPool(torch.autograd.Function):
 
 
 def _share(loop: Any, pooled: Tensor, *arguments: Any) -> None:
-    """Run a loop over the rows of the pooled images, with as many threads as torch has.
-
-    The threads are our own: as code for torch's, the loop over the gradient lost its vectors.
-    """
-    share(loop, None, pooled.shape[0] * pooled.shape[2], torch.get_num_threads(), *arguments)
+    """Run a loop over the rows of the pooled images, with torch's threads."""
+    units = pooled.shape[0] * pooled.shape[2]
+    share(loop, _loops().BY_TEAM[loop], units, torch.get_num_threads(), *arguments)
 
 
 def _words(x: Tensor) -> Any:
