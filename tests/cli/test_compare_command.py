@@ -70,6 +70,7 @@ def test_every_setting_of_the_recipe_that_runs_share_has_its_flag(name):
     flag, value = {
         "widths": ("8,8,8", [8, 8, 8]),
         "sizes": ("16,24", [16, 24]),
+        "crops": ("24,0", [24, 0]),
         "batch_size": ("64", 64),
         "shift": ("1", 1),
         "net": ("residual", "residual"),

@@ -30,6 +30,7 @@ OTHER = {
     "net": ("residual", "residual"),
     "widths": ("8,8,8", (8, 8, 8)),
     "sizes": ("16,32", (16, 32)),
+    "crops": ("24,0", (24, 0)),
     "activation": ("silu", "silu"),
     "label_smoothing": ("0.1", 0.1),
     "optimizer": ("sgd", "sgd"),
@@ -59,6 +60,10 @@ def test_every_field_of_the_config_has_a_flag(field):
     assert made != preset("cpu")
 
 
+def test_the_recipe_mixes_with_cutmix_too():
+    assert config("--mix=cutmix", "--square=8") == dataclasses.replace(preset("cpu"), mix="cutmix", square=8)
+
+
 @pytest.mark.parametrize("name", PRESETS, ids="preset-{}".format)
 def test_flags_change_the_preset_and_nothing_else(name):
     args = build_parser().parse_args(["train", "--preset", name, "--seed", "3"])
@@ -82,6 +87,7 @@ def test_flags_change_the_preset_and_nothing_else(name):
         (["--alpha", "-1"], "alpha"),
         (["--per", "image"], "--per"),
         (["--mix", "fmix"], "--mix"),
+        (["--mix", "both"], "--mix"),
         (["--seed", "-1"], "seed"),
         (["--seed", "99999999999999999999"], "seed"),
         (["--images", "60000"], "images"),

@@ -50,6 +50,39 @@ def test_every_image_is_one_of_the_slow_crops_and_flips_alternate(shift, side):
     assert len(places) > shift * 4 or shift == 0
 
 
+@pytest.mark.parametrize(("crop", "shift", "places"), [(4, 1, 5), (6, 2, 5), (7, 1, 3), (8, 2, 5), (5, 0, 4)])
+def test_crops_are_windows_from_all_over_the_image_and_no_farther_out_than_shifts(crop, shift, places):
+    images, made = batches(60, batch_size=60, shift=shift)
+    padded = np.pad(images.numpy(), ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="reflect")
+    first = (8 + 2 * shift - crop - (places - 1)) // 2
+    seen = set()
+    for step in range(4):
+        x, labels = made.at(step, crop, crop=crop)
+        assert x.shape == (60, 3, crop, crop)
+        pixels = ((x.permute(0, 2, 3, 1) * torch.tensor(STD) + torch.tensor(MEAN)) * 255).round().numpy()
+        for window, index in zip(pixels, labels.tolist(), strict=True):
+            found = [
+                (top, left)
+                for top in range(9 + 2 * shift - crop)
+                for left in range(9 + 2 * shift - crop)
+                for cut in [padded[index, top : top + crop, left : left + crop]]
+                if (cut == window).all() or (cut[:, ::-1] == window).all()
+            ]
+            assert len(found) == 1
+            seen.add(found[0])
+    expected = {first + place for place in range(places)}
+    assert {top for top, _ in seen} == expected
+    assert {left for _, left in seen} == expected
+    assert len(seen) == places**2
+
+
+def test_a_crop_can_be_resized_and_0_is_none():
+    _, made = batches(side=32)
+    assert made.at(0, 16, crop=24)[0].shape == (6, 3, 16, 16)
+    assert torch.equal(made.at(0, 32, crop=0)[0], made.at(0, 32)[0])
+    assert torch.equal(made.at(0, 32, crop=32)[0], made.at(0, 32)[0])
+
+
 def test_all_shifts_occur_about_equally():
     _, made = batches(batch_size=12, shift=1)
     shifts = torch.stack([made.at(step, 8)[0][:, :, 4, 4].sum() for step in range(3)])

@@ -24,6 +24,7 @@ INVALID = [
     *(("batch_size", value) for value in (1, 0, -5)),
     *(("widths", value) for value in ((), (8, 8), (8, 8, 8, 8), (8, 0, 8))),
     *(("sizes", value) for value in ((), (15,), (16, 33), (32, -1))),
+    *(("crops", value) for value in ((), (15,), (0, 33), (-1,))),
     ("activation", "relu"),
     ("net", "resnet"),
     ("optimizer", "adam"),
@@ -72,6 +73,12 @@ def test_sizes_come_in_order_each_for_its_share(sizes):
     assert max(counts.values()) - min(counts.values()) <= 1
 
 
+def test_what_the_net_sees_is_no_larger_than_what_is_cut():
+    config = tiny(sizes=(20, 32), crops=(0, 24, 28, 0), epochs=2)  # 8 steps
+    assert [config.crop_at(step) for step in range(8)] == [0, 0, 24, 24, 28, 28, 0, 0]
+    assert [config.size_at(step) for step in range(8)] == [20, 20, 20, 20, 28, 28, 32, 32]
+
+
 @pytest.mark.parametrize(("epochs", "steps"), [(2, 8), (0.5, 2), (0.01, 1), (1.3, 5)])
 def test_steps_are_epochs_of_full_batches_and_at_least_one(epochs, steps):
     assert tiny(images=249, epochs=epochs).steps == steps
@@ -79,7 +86,7 @@ def test_steps_are_epochs_of_full_batches_and_at_least_one(epochs, steps):
 
 def test_what_an_older_version_wrote_has_the_rest_at_its_defaults():
     old = tiny(alpha=0.7).as_dict()
-    for name in ("net", "optimizer", "schedule", "precision", "compile", "p_sample", "square"):
+    for name in ("net", "optimizer", "schedule", "precision", "compile", "p_sample", "square", "crops"):
         del old[name]
     assert TrainConfig.from_dict(old) == tiny(alpha=0.7)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchmix.cli import train_folder
-from batchmix.recipe.config import PRESETS, TrainConfig, preset
+from batchmix.recipe.config import CHOICES, PRESETS, TrainConfig, preset
 
 if TYPE_CHECKING:
     from batchmix.scale.world import World
@@ -110,8 +110,10 @@ def config_from(args: argparse.Namespace, preset_name: str) -> TrainConfig:
         raise MixError(
             f"--resume takes the stopped run's own settings, got {', '.join(map(flag_name, given))} too"
         )
-    if given.get("mix") not in (None, "none", "mixup"):
-        raise MixError.of("--mix", given["mix"], "none or mixup unless --data is folder:PATH")
+    if given.get("mix") not in (None, *CHOICES["mix"]):
+        raise MixError.of(
+            "--mix", given["mix"], f"{', '.join(CHOICES['mix'])}, or both where --data is folder:PATH"
+        )
     return dataclasses.replace(preset(preset_name), **given)
 
 

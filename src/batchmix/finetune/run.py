@@ -20,9 +20,9 @@ from batchmix.finetune.files import ImageFiles
 from batchmix.finetune.training import FolderTraining
 from batchmix.recipe.machine import describe_machine
 from batchmix.recipe.progress import Progress
-from batchmix.recipe.restart import AUTO, continued, same_settings
+from batchmix.recipe.restart import found
 from batchmix.recipe.run import RunOptions, append_line, open_log, run_folder, stop_on_signal, write_json
-from batchmix.recipe.training import load_checkpoint, pick_device
+from batchmix.recipe.training import pick_device
 
 REPORTS = 200  # lines of a run's log, at most, beside those of the epochs' ends
 
@@ -49,17 +49,12 @@ def train_folder(config: FolderConfig, options: FolderOptions, progress: Progres
     Raises:
         DataError: If images can't be read, or a file cannot be written or read.
     """
-    world, state, exact = options.world, None, options.exact
-    if options.resume == AUTO:
-        done, state = continued(options.out, world)
-        if done is not None:
-            same_settings(config.as_dict(), done, options.out)
-            return done
-        if state is not None:
-            same_settings(config.as_dict(), state["config"], options.out)
-    elif options.resume is not None:
-        state = load_checkpoint(options.resume / "checkpoint.pt")
-        config, exact = FolderConfig(**state["config"]), state["exact"]
+    world, exact = options.world, options.exact
+    done, state = found(options.resume, options.out, world, {**config.as_dict(), "exact": exact})
+    if done is not None:
+        return done
+    if state is not None:
+        config, exact = FolderConfig(**state["config"]), state.get("exact", False)
     device = pick_device(options.device)
     if options.data is None:
         raise DataError("a folder of images is needed")

@@ -26,8 +26,9 @@ def flop_of_run(config: TrainConfig, test_images: int = 10_000) -> float:
     """
     learning = bias_steps(config) - 1  # the bias is fixed from the last of them on
     total = 0.0
-    for size in dict.fromkeys(config.sizes):
-        steps = [step for step in range(config.steps) if config.size_at(step) == size]
+    seen = [config.size_at(step) for step in range(config.steps)]
+    for size in dict.fromkeys(seen):
+        steps = [step for step, other in enumerate(seen) if other == size]
         early = sum(step < learning for step in steps)
         for count, bias_learns in ((early, True), (len(steps) - early, False)):
             if count:

@@ -58,25 +58,38 @@ class ImageBatches:
         """Full batches in one pass."""
         return len(self.labels) // self.batch_size
 
-    def at(self, step: int, size: int, part: slice = slice(None)) -> tuple[Tensor, Tensor]:
+    def at(self, step: int, size: int, part: slice = slice(None), *, crop: int = 0) -> tuple[Tensor, Tensor]:
         """The batch of ``step``: (B, 3, size, size) float32 normalised in channels_last, (B,) labels.
 
-        Of a ``part`` of the batch the images and shifts are those that it has in the whole.
+        Of a ``part`` of the batch the images and shifts are those that it has in the whole. A ``crop`` above
+        0 is the side of a square cut from each image, itself square: from anywhere in it, or as far from its
+        centre as the largest shift if that is farther.
         """
         epoch, place = divmod(step, self.steps_per_epoch)
         chosen = self._order_of(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
         generator = self._generator("shift", step)
-        top, left = torch.randint(2 * self.shift + 1, (2, len(chosen), 1), generator=generator)[:, part]
+        first, choices = self._corners(crop)
+        top, left = first + torch.randint(choices, (2, len(chosen), 1), generator=generator)[:, part]
         chosen = chosen[part]
         flip = self.flipped_first[chosen] ^ bool(epoch % 2)
         # Four numbers an image travel to the device, and its pixels are counted there.
         drawn = torch.stack([chosen, top[:, 0], left[:, 0], flip.long()])
         chosen, top, left, flip = without_waiting(drawn, self.padded.device)[:, :, None].unbind()
-        rows = top + self.rows
-        columns = left + torch.where(flip.bool(), self.columns.flip(0), self.columns)
+        of_rows, of_columns = self.rows[: crop or None], self.columns[: crop or None]
+        rows = top + of_rows
+        columns = left + torch.where(flip.bool(), of_columns.flip(0), of_columns)
         chosen = chosen[:, 0]
         images = self.padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
         return resize(normalize(images, self.mean, self.std), size), self.labels[chosen]
+
+    def _corners(self, crop: int) -> tuple[int, int]:
+        """At which rows and columns of the padded images a window begins: the first, and how many."""
+        most = 2 * self.shift  # from the first to the last
+        if not crop:
+            return 0, most + 1
+        spare = self.height - crop
+        reach = max(spare, most)
+        return (spare + most - reach) // 2, reach + 1
 
     def _order_of(self, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != epoch:

@@ -15,18 +15,35 @@ AUTO = Path("auto")
 """``--resume auto``: the run lies in ``--out`` itself, and goes on if it was begun."""
 
 
-def continued(folder: Path, world: World) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """What a folder holds of a run: the summary of one that is done, the state of one that is not.
+def found(
+    resume: Path | None, out: Path, world: World, asked: Mapping[str, Any]
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """What ``--resume`` goes on with: the summary of a run that is done, or the state of one that is not.
 
-    The first rank looks: what it finds holds for all, who read the same file.
+    Args:
+        resume: As given.
+        out: As given, the folder of the run if ``resume`` is ``AUTO``.
+        world: Of ``AUTO`` the first rank looks, and what it finds holds for all, who read the same file.
+        asked: The settings, ``exact`` among them; those of the run have to be the same if it is ``AUTO``.
 
     Raises:
-        DataError: If a file is there and can't be read.
+        DataError: If a file is missing that was named, or can't be read.
+        MixError: If settings differ.
     """
-    found = world.told([name for name in ("summary.json", "checkpoint.pt") if (folder / name).exists()])
-    if "summary.json" in found:
-        return _summary(folder), None
-    return None, load_checkpoint(folder / "checkpoint.pt") if found else None
+    if resume is None:
+        return None, None
+    if resume != AUTO:
+        return None, load_checkpoint(resume / "checkpoint.pt")
+    here = world.told([name for name in ("summary.json", "checkpoint.pt") if (out / name).exists()])
+    if "summary.json" in here:
+        done = _summary(out)
+        same_settings(asked, done, out)
+        return done, None
+    if not here:
+        return None, None
+    state = load_checkpoint(out / "checkpoint.pt")
+    same_settings(asked, {**state["config"], "exact": state.get("exact", False)}, out)
+    return None, state
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -31,11 +31,10 @@ from batchmix.recipe.evaluation import evaluate
 from batchmix.recipe.images import MEAN, STD, normalize
 from batchmix.recipe.machine import BUSY, busy_share, describe_machine, keep_freed_memory
 from batchmix.recipe.progress import Progress
-from batchmix.recipe.restart import AUTO, continued, same_settings
+from batchmix.recipe.restart import AUTO, found
 from batchmix.recipe.training import (
     StepReport,
     Training,
-    load_checkpoint,
     pick_device,
     save_checkpoint,
 )
@@ -80,19 +79,14 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
     Raises:
         DataError: If the images cannot be had, or a file cannot be written or read.
     """
-    world, state, exact = options.world, None, options.exact
-    if options.resume == AUTO:
-        done, state = continued(options.out, world)
-        if done is not None:
-            same_settings(config.as_dict(), done, options.out)
-            return done
-        if state is not None:
-            same_settings(config.as_dict(), state["config"], options.out)
-    elif options.resume is not None:
-        state = load_checkpoint(options.resume / "checkpoint.pt")
-        config = TrainConfig.from_dict(state["config"])
-        options = replace(options, preset=_preset_of(options.resume))
-        exact = state.get("exact", False)
+    world, exact = options.world, options.exact
+    done, state = found(options.resume, options.out, world, {**config.as_dict(), "exact": exact})
+    if done is not None:
+        return done
+    if state is not None:
+        config, exact = TrainConfig.from_dict(state["config"]), state.get("exact", False)
+        if options.resume is not None and options.resume != AUTO:
+            options = replace(options, preset=_preset_of(options.resume))
     device = pick_device(options.device)
     busy = busy_share()
     if device.type == "cpu":
@@ -185,7 +179,8 @@ def draw_mixed(training: Training, path: Path) -> None:
     """The first batch of the run as the net sees it, with labels and weights."""
     from batchmix.pictures import draw_batch, write_figure
 
-    x, labels = training.batches.at(0, training.config.size_at(0))
+    config = training.config
+    x, labels = training.batches.at(0, config.size_at(0), crop=config.crop_at(0))
     x, y = copy.deepcopy(training.mixup)(x, labels)  # the run's own draws stay as they are
     write_figure(path, draw_batch(x[:16], y[:16], CIFAR10_CLASSES, columns=8, mean=MEAN, std=STD))
 

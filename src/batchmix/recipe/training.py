@@ -21,7 +21,7 @@ from batchmix.files import write_whole
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.evaluation import Autocast
 from batchmix.recipe.images import MEAN, STD, ImageBatches, normalize
-from batchmix.recipe.machine import has_bf16_units
+from batchmix.recipe.machine import in_bfloat16
 from batchmix.recipe.nets import AnyNet, learn_bias, net_on
 from batchmix.recipe.network import whiten
 from batchmix.recipe.optimizers import make_optimizers
@@ -182,11 +182,12 @@ class Training:
     def _batch(self, step: int, size: int) -> tuple[Tensor, bm.MixedTarget | Tensor]:
         """This rank's part of the mixed batch of ``step``."""
         part = self.world.share(self.config.batch_size)
+        crop = self.config.crop_at(step)
         if not self.exact:
-            return self.mixup(*self.batches.at(step, size, part))
+            return self.mixup(*self.batches.at(step, size, part, crop=crop))
         # The whole, though a part is wanted: any method can mix it, and it costs little beside the net.
         with as_rank(0):
-            x, y = self.mixup(*self.batches.at(step, size))
+            x, y = self.mixup(*self.batches.at(step, size, crop=crop))
         return x[part], y[part]
 
     def _set_rates(self) -> None:
@@ -264,8 +265,7 @@ def _accuracy(logits: Tensor, target: bm.MixedTarget | Tensor) -> Tensor:
 
 def autocast_for(device: torch.device, precision: str = "auto") -> Autocast:
     """The precision by name; ``auto`` is bfloat16 where the device multiplies it faster, else float32."""
-    faster = device.type == "cuda" or (device.type == "cpu" and has_bf16_units())
-    if precision == "bfloat16" or (precision == "auto" and faster):
+    if in_bfloat16(device, precision):
         return lambda: torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext
 

@@ -154,4 +154,8 @@ def _mixer(config: RecipeConfig, arm: str, images: StudyImages, device: torch.de
         mean=images.mean,
         std=images.std,
     )
-    return TwoLoaders(mixer, lambda step: second.at(step, config.size_at(step)), images.num_classes)
+    return TwoLoaders(
+        mixer,
+        lambda step: second.at(step, config.size_at(step), crop=config.crop_at(step)),
+        images.num_classes,
+    )

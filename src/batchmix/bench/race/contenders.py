@@ -10,10 +10,9 @@ from typing import Any
 from batchmix.errors import MixError
 from batchmix.recipe.config import TrainConfig, preset
 
-SGD_RATE = 0.0015  # airbench94's rate of the filters, for a loss that is summed over the batch
 OURS: dict[str, TrainConfig] = {
     "gpu94": preset("gpu94"),
-    "gpu94-sgd": replace(preset("gpu94"), optimizer="sgd", schedule="triangle", filter_lr=SGD_RATE),
+    "gpu94-sgd": replace(preset("airbench94"), compile="auto"),
     "gpu95": preset("gpu95"),
     "gpu96": preset("gpu96"),
     "gpu96-plain": replace(preset("gpu96"), mix="none", label_smoothing=0.2),
