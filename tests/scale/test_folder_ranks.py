@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from launching import launch
@@ -50,3 +51,29 @@ def test_a_killed_worker_is_replaced_and_nothing_differs(folder: Path, tmp_path:
     killed, summary = trained(folder, tmp_path / "killed", *words, ranks=2, die_at=6)
     assert all(torch.equal(calm[name], killed[name]) for name in calm)
     assert summary["ranks"] == 2
+    assert curves(tmp_path / "killed") == curves(tmp_path / "calm") == logged(tmp_path / "calm")
+
+
+def curves(folder: Path) -> dict[str, dict[int, float]]:
+    """What TensorBoard shows of a run, by the names of its curves."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    shown = {}
+    for tag in board.Tags()["scalars"]:
+        points = [(point.step, point.value) for point in board.Scalars(tag)]
+        assert len(points) == len(dict(points)), f"{tag} has a step twice"
+        shown[tag] = dict(points)
+    return shown
+
+
+def logged(folder: Path) -> dict[str, dict[int, float]]:
+    """The same from the log."""
+    found: dict[str, dict[int, float]] = {}
+    for line in (folder / "log.jsonl").read_text().splitlines():
+        values = json.loads(line)
+        for name in values.keys() - {"step", "part"}:
+            curve = found.setdefault(f"{values['part']}/{name}", {})
+            curve[values["step"]] = float(np.float32(values[name]))
+    return found
