@@ -1,0 +1,139 @@
+"""The comparison on two cores: its parts on a net of a moment, and the page that is made of a record."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from batchmix.recipe import machine
+from batchmix.recipe.config import PRESETS, Preset
+from batchmix.recipe.results import read_records
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORD = ROOT / "benchmarks/records/two-cores.json"
+
+
+@pytest.fixture(scope="module")
+def two_cores() -> ModuleType:
+    """The script as a module."""
+    place = importlib.util.spec_from_file_location("two_cores", ROOT / "benchmarks/two_cores.py")
+    assert place is not None
+    assert place.loader is not None
+    module = importlib.util.module_from_spec(place)
+    sys.modules["two_cores"] = module
+    place.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def record(two_cores: ModuleType) -> Any:
+    """A record with times that are easy to add up."""
+    rows = [
+        {
+            "name": name,
+            "kernel": "auto",
+            "batch_size": 1000,
+            "size": size,
+            "steps": steps,
+            "seconds": [0.9, 1.0, 1.0, 1.1],
+            "flop": 10**12,
+            "parts": {group: 1 / len(two_cores.ORDER) for group in two_cores.ORDER},
+        }
+        for name, size, steps in (("one", 32, 400), ("two", 28, 60), ("two", 32, 40))
+    ]
+    return {
+        "machine": {"cpu": "Test 9000", "cores": 2, "isa": "AVX512", "torch": "2.13.0"},
+        "busy_before": 0.25,
+        "matrix_rate": 2e12,
+        "rows": rows,
+        "command": "made up",
+        "date": "2026-01-01",
+    }
+
+
+def test_the_page_says_what_the_record_says(two_cores: ModuleType, record: Any) -> None:
+    runs = [
+        {"cpu": "Test 9000", "cores": 2, "preset": "two", "mix": "none", "accuracy": 0.9 + 0.01 * seed}
+        | {"accuracy_tta": 0.95, "train_seconds": 100.0}
+        for seed in range(3)
+    ]
+    lines = two_cores.page(record, [*runs, {**runs[0], "cpu": "another"}]).splitlines()
+    assert "| one | 400 | 400 s | 1.00 | 0.40 |" in lines
+    assert "| two | 100 | 100 s | 0.25 | 0.10 |" in lines
+    assert "| two | 1,000 of 28 px | 60 | 1000 ms (925 to 1075) | 1.00 | 1.00 | 50% |" in lines
+    (row,) = (line for line in lines if line.startswith("| two | none"))
+    assert row == "| two | none | auto | 3 | 91.00 ± 2.48 % | 95.00 ± 0.00 % | 100 ± 0 s |"
+    assert "| pooling | 143 ms | 143 ms | 143 ms |" in lines
+    assert any("other work took 25% of the cores" in line for line in lines)
+
+
+def test_without_whole_runs_it_says_so(two_cores: ModuleType, record: Any) -> None:
+    assert "No whole run on such a machine is on record." in two_cores.page(record, [])
+
+
+def test_operations_have_their_groups(two_cores: ModuleType) -> None:
+    for operation, group in {
+        "aten::mkldnn_convolution": "convolution",
+        "aten::convolution_backward": "its gradients",
+        "_MaxPoolBackward": "pooling",
+        "aten::native_batch_norm_backward": "norm",
+        "aten::silu_backward": "activation",
+        "Optimizer.step#Muon.step": "optimizer",
+        "aten::index": "all else",
+    }.items():
+        assert two_cores.group_of(operation) == group
+
+
+def test_steps_are_measured_in_turn(two_cores: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = np.random.default_rng(0)
+    images = draws.integers(0, 256, (500, 32, 32, 3), dtype=np.uint8)
+    data = SimpleNamespace(train_x=images, train_y=draws.integers(0, 10, 500))
+    small = replace(PRESETS["smoke"].config, images=500, batch_size=50, epochs=3, sizes=(16, 20))
+    monkeypatch.setitem(PRESETS, "small", Preset(small, "of a moment"))
+    monkeypatch.setattr(two_cores, "load_cifar10", lambda: data)
+    monkeypatch.setattr(two_cores, "MATRIX", 64)
+    monkeypatch.setattr(two_cores, "keep_freed_memory", lambda: True)
+    pair = (two_cores.Contender("torch's", "small", "torch"), two_cores.Contender("ours", "small"))
+    monkeypatch.setattr(two_cores, "CONTENDERS", pair)
+    came = two_cores.measure(2)
+    assert json.loads(json.dumps(came)) == came
+    assert came["machine"] == machine.describe_machine(torch.device("cpu"))
+    assert [(row["name"], row["size"], row["steps"]) for row in came["rows"]] == [
+        ("torch's", 16, 15), ("torch's", 20, 15), ("ours", 16, 15), ("ours", 20, 15)
+    ]  # fmt: skip
+    for row in came["rows"]:
+        assert len(row["seconds"]) == 2 * two_cores.AT_A_TIME
+        assert sum(row["parts"].values()) == pytest.approx(1, abs=1e-3)
+        assert row["flop"] > 1e6
+        assert statistics.median(row["seconds"]) > 0
+    assert two_cores.page(came, [])
+
+
+def test_the_committed_page_is_that_of_the_committed_record(two_cores: ModuleType) -> None:
+    record = json.loads(RECORD.read_text())
+    results = read_records([ROOT / "results/cifar10.jsonl"])
+    assert (ROOT / "docs/two-cores.md").read_text() == two_cores.page(record, results)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"), [((), "--record"), (("--rounds", "0", "--record", "x"), "--rounds")]
+)
+def test_a_wrong_call_is_one_line(words: tuple[str, ...], named: str, tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/two_cores.py", *words],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 2
+    assert named in ran.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
