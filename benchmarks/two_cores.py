@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import batchmix as bm
 from batchmix.data import load_cifar10
 from batchmix.files import write_whole
-from batchmix.recipe.config import preset
+from batchmix.recipe.config import preset, preset_of
 from batchmix.recipe.machine import busy_share, describe_machine, keep_freed_memory
 from batchmix.recipe.results import interval, read_records
 from batchmix.recipe.training import Training, bias_steps
@@ -84,6 +84,7 @@ CONTENDERS = (
     Contender("airbench94, torch's operations", "airbench94", "torch"),
     Contender("airbench94, our operations", "airbench94"),
     Contender("cpu-bf16", "cpu-bf16"),
+    Contender("fast-bf16", "fast-bf16"),
     Contender("quick-bf16", "quick-bf16"),
 )
 
@@ -247,14 +248,14 @@ def step_table(record: dict[str, Any]) -> list[str]:
 
 
 def run_table(record: dict[str, Any], results: list[dict[str, Any]]) -> list[str]:
-    """Accuracy and time of the whole runs of the same presets on such a machine."""
+    """Accuracy and time of the whole runs of presets as they are now, on such a machine."""
     head = "| preset | mixing | kernel | seeds | accuracy | with TTA | training |"
     lines = [head, "|---|---|---|---|---|---|---|"]
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in results:
-        if run["cpu"] == record["machine"]["cpu"] and run["cores"] == record["machine"]["cores"]:
-            key = (run["preset"], run["mix"], run.get("kernel", "auto"))
-            groups.setdefault(key, []).append(run)
+        name = preset_of(run)
+        if name is not None and all(run[what] == record["machine"][what] for what in ("cpu", "cores")):
+            groups.setdefault((name, run["mix"], run.get("kernel", "auto")), []).append(run)
     for (name, mix, kernel), runs in sorted(groups.items()):
         cells = [
             f"{mean(values):.{digits}f}" + (f" ± {interval(values):.{digits}f}" if len(values) > 1 else "")

@@ -9,7 +9,7 @@ import pytest
 from tiny_runs import tiny
 
 from batchmix.errors import MixError
-from batchmix.recipe.config import PRESETS, TrainConfig, preset
+from batchmix.recipe.config import PRESETS, TrainConfig, preset, preset_of
 
 INF, NAN = float("inf"), float("nan")
 INVALID = [
@@ -61,6 +61,13 @@ def test_presets_are_valid_and_the_same_after_json(name):
 def test_an_unknown_preset_is_refused_with_those_there_are():
     with pytest.raises(MixError, match=r"^preset takes one of auto, smoke, .*got 'big'$"):
         preset("big")
+
+
+@pytest.mark.parametrize("name", PRESETS, ids="preset-{}".format)
+def test_settings_tell_their_preset_whatever_the_seed_and_the_mixing(name):
+    values = {**preset(name).as_dict(), "seed": 77, "mix": "none", "accuracy": 0.9}
+    assert preset_of(values) == name
+    assert preset_of({**values, "filter_lr": 0.123}) is None
 
 
 @pytest.mark.parametrize("sizes", [(32,), (16, 32), (20, 24, 32), (16, 18, 20, 22, 24)])

@@ -81,9 +81,15 @@ def predict(
     was_training = net.training
     net.eval()
     with torch.inference_mode(), autocast():
-        logits = torch.cat([net(part).float() for part in torch.split(images, batch_size)])
+        logits = torch.cat([_logits(net, part) for part in torch.split(images, batch_size)])
     net.train(was_training)
     return logits
+
+
+def _logits(net: nn.Module, x: Tensor) -> Tensor:
+    """Float32 logits, copied: a compiled net may write its next result where the last one lies."""
+    logits: Tensor = net(x)
+    return logits.to(torch.float32, copy=True)
 
 
 def _two_logits(net: nn.Module, images: Tensor, autocast: Autocast) -> tuple[Tensor, Tensor]:
@@ -91,7 +97,7 @@ def _two_logits(net: nn.Module, images: Tensor, autocast: Autocast) -> tuple[Ten
 
     def both_ways(x: Tensor) -> tuple[Tensor, Tensor]:
         with autocast():
-            return net(x).float(), net(x.flip(-1)).float()
+            return _logits(net, x), _logits(net, x.flip(-1))
 
     plain, mirrored = both_ways(images)
     augmented = (plain + mirrored) / 4

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from batchmix.errors import DataError
-from batchmix.recipe.config import TrainConfig
+from batchmix.recipe.config import TrainConfig, preset_of
 
 Record = Mapping[str, Any]
 
@@ -44,7 +44,9 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
             missing = [name for name in NEEDED if not isinstance(record, dict) or name not in record]
             if missing:
                 raise DataError(f"{path}:{number} is not a record of a run: {', '.join(missing)} missing")
-            records.append({**TrainConfig().as_dict(), **record})  # an older version did not know all of it
+            record = {**TrainConfig().as_dict(), **record}  # an older version did not know all of it
+            # A preset may have changed since, or its name: what a run did is in its settings.
+            records.append({**record, "preset": preset_of(record) or record["preset"]})
     if not records:
         raise DataError(f"found no records in {', '.join(map(str, paths))}")
     return records
