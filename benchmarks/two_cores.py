@@ -38,6 +38,12 @@ from batchmix.recipe.training import Training, bias_steps
 AT_A_TIME = 3  # steps of one contender before the next has its turn
 WARM_UP = 2
 MATRIX = 4096
+SEEDS = 5
+GOALS = (
+    ("cpu-bf16", 0.94, 0.6),
+    ("fast-bf16", 0.94, 0.6),
+    ("quick-bf16", 0.9, 0.25),
+)  # preset, accuracy, share
 ORDER = ("convolution", "its gradients", "pooling", "norm", "activation", "optimizer", "all else")
 # What the profiler calls them; the fill is that of torch's pooling, which zeroes the gradient first.
 GROUPS = {
@@ -202,6 +208,7 @@ def page(record: dict[str, Any], results: list[dict[str, Any]]) -> str:
             "",
             *run_table(record, results),
             "",
+            *goal_lines(record, results),
             "## Where a step goes",
             "",
             *part_table(record),
@@ -251,12 +258,7 @@ def run_table(record: dict[str, Any], results: list[dict[str, Any]]) -> list[str
     """Accuracy and time of the whole runs of presets as they are now, on such a machine."""
     head = "| preset | mixing | kernel | seeds | accuracy | with TTA | training |"
     lines = [head, "|---|---|---|---|---|---|---|"]
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for run in results:
-        name = preset_of(run)
-        if name is not None and all(run[what] == record["machine"][what] for what in ("cpu", "cores")):
-            groups.setdefault((name, run["mix"], run.get("kernel", "auto")), []).append(run)
-    for (name, mix, kernel), runs in sorted(groups.items()):
+    for (name, mix, kernel), runs in sorted(whole_runs(record, results).items()):
         cells = [
             f"{mean(values):.{digits}f}" + (f" ± {interval(values):.{digits}f}" if len(values) > 1 else "")
             for key, scale, digits in (
@@ -270,6 +272,38 @@ def run_table(record: dict[str, Any], results: list[dict[str, Any]]) -> list[str
             f"| {name} | {mix} | {kernel} | {len(runs)} | {cells[0]} % | {cells[1]} % | {cells[2]} s |"
         )
     return lines if len(lines) > 2 else ["No whole run on such a machine is on record."]
+
+
+def whole_runs(
+    record: dict[str, Any], results: list[dict[str, Any]]
+) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+    """Whole runs on such a machine, by the preset that has their settings, their mixing and their kernel."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for run in results:
+        name = preset_of(run)
+        if name is not None and all(run[what] == record["machine"][what] for what in ("cpu", "cores")):
+            groups.setdefault((name, run["mix"], run.get("kernel", "auto")), []).append(run)
+    return groups
+
+
+def goal_lines(record: dict[str, Any], results: list[dict[str, Any]]) -> list[str]:
+    """Whether presets reach their goals: an accuracy, in a share of the time of the first contender."""
+    rows, runs = record["rows"], whole_runs(record, results)
+    first, lines = rows[0]["name"], []
+    for name, accuracy, share in GOALS:
+        found = runs.get((name, preset(name).mix, "auto"), [])
+        if not found or name not in {row["name"] for row in rows}:
+            continue
+        came = mean(run["accuracy_tta"] for run in found)
+        took = total_of(record, name)[1] / total_of(record, first)[1]
+        reached = came >= accuracy and took <= share and len(found) >= SEEDS
+        lines += [
+            f"The goal, {accuracy:.0%} in at most {share:g} of the time of {first} (mean of {SEEDS} seeds, "
+            f"with TTA), {'is' if reached else 'is not'} reached by {name}: {came:.2%} in {took:.2f} of it, "
+            f"{len(found)} seeds.",
+            "",
+        ]
+    return lines
 
 
 def part_table(record: dict[str, Any]) -> list[str]:

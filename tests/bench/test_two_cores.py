@@ -79,6 +79,23 @@ def test_the_page_says_what_the_record_says(two_cores: ModuleType, record: Any) 
     assert any("other work took 25% of the cores" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "steps", "seeds", "verdict"),
+    [(0.901, 100, 5, "is"), (0.899, 100, 5, "is not"), (0.95, 101, 5, "is not"), (0.95, 100, 4, "is not")],
+)
+def test_goals_take_accuracy_time_and_seeds(
+    two_cores: ModuleType, record: Any, accuracy: float, steps: int, seeds: int, verdict: str
+) -> None:
+    record["rows"] = [record["rows"][0], {**record["rows"][0], "name": "quick-bf16", "steps": steps}]
+    made = {"cpu": "Test 9000", "cores": 2, "accuracy": 0.9, "train_seconds": 100.0}
+    made |= {"preset": "quick-bf16", **PRESETS["quick-bf16"].config.as_dict(), "accuracy_tta": accuracy}
+    text = two_cores.page(record, [made] * seeds)
+    assert (
+        f"{verdict} reached by quick-bf16: {accuracy:.2%} in {steps / 400:.2f} of it, {seeds} seeds." in text
+    )
+    assert "fast-bf16:" not in text
+
+
 def test_without_whole_runs_it_says_so(two_cores: ModuleType, record: Any) -> None:
     assert "No whole run on such a machine is on record." in two_cores.page(record, [])
 

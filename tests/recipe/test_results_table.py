@@ -8,6 +8,7 @@ import math
 import pytest
 
 from batchmix.errors import DataError
+from batchmix.recipe.config import PRESETS
 from batchmix.recipe.results import BEGIN, END, insert_table, interval, read_records, table
 
 stats = pytest.importorskip("scipy.stats")
@@ -69,7 +70,9 @@ def test_the_goal_is_held_against_accuracy_time_and_seeds(changes, seeds, words)
     assert f"{words} by cpu" in said
 
 
-@pytest.mark.parametrize("changes", [{"mix": "none"}, {"images": 5000}, {"device": "a GPU"}])
+@pytest.mark.parametrize(
+    "changes", [{"mix": "none"}, {"images": 5000}, {"device": "a GPU"}, {"preset": "quick"}]
+)
 def test_other_runs_are_not_held_against_the_goal(changes):
     assert "goal" not in table([{**RECORD, **changes}])
 
@@ -144,6 +147,14 @@ def test_a_corrupt_record_is_named_by_file_and_line(tmp_path, kind):
     path.write_bytes(good + b"\n" + (line if isinstance(line, bytes) else line.encode()) + b"\n" + good)
     with pytest.raises(DataError, match=r"^[^\n]*records\.jsonl:2 is not [^\n]*$"):
         read_records([path])
+
+
+def test_a_run_has_the_name_of_the_preset_that_has_its_settings_today(tmp_path):
+    path = tmp_path / "records.jsonl"
+    settings = {**PRESETS["fast-bf16"].config.as_dict(), "seed": 3, "mix": "none"}
+    named, other = {**RECORD, **settings, "preset": "old-name"}, {**RECORD, "preset": "old-name"}
+    path.write_text("\n".join(map(json.dumps, (named, other))))
+    assert [record["preset"] for record in read_records([path])] == ["fast-bf16", "old-name"]
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -32,6 +32,11 @@ class Board:
             for name, value in values.items():
                 self.writer.add_scalar(f"{part}/{name}", value, step)
 
+    def flush(self) -> None:
+        """Put on the disk what was added: a run that goes on from here shows it, however this one ends."""
+        if self.writer is not None:
+            self.writer.flush()
+
     def __enter__(self) -> Board:
         return self
 

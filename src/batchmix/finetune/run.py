@@ -117,6 +117,7 @@ def _follow(
                 ends or (options.checkpoint_every and training.step % options.checkpoint_every == 0)
             ):
                 log.flush()
+                board.flush()
                 training.save(checkpoint)
     if training.step == training.steps:
         return scores or evaluate(training, test, workers=options.workers)
