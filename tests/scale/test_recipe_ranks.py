@@ -12,7 +12,7 @@ from launching import launch
 from safetensors.torch import load_file
 
 TINY = ["train", "--preset=smoke", "--widths=8,8,8", "--sizes=16", "--images=200", "--batch-size=50"]
-TINY += ["--device=cpu", "--epochs=2", "--json"]
+TINY += ["--device=cpu", "--epochs=2", "--json", "--precision=float32"]  # bfloat16 would hide what it shows
 
 
 def trained(folder: Path, *words: str, **how: Any) -> dict[str, torch.Tensor]:
