@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -14,18 +13,6 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 12
-
-
-@pytest.fixture(scope="module")
-def decoding() -> ModuleType:
-    """The script as a module."""
-    place = importlib.util.spec_from_file_location("decoding", ROOT / "benchmarks/decoding.py")
-    assert place is not None
-    assert place.loader is not None
-    module = importlib.util.module_from_spec(place)
-    sys.modules["decoding"] = module
-    place.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import math
@@ -224,15 +223,7 @@ def test_the_page_in_the_docs_is_that_of_the_records():
 # The whole, in processes
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("race_script", ROOT / "benchmarks" / "records.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_a_small_race_on_the_cpu(script, tmp_path, capsys):
+def test_a_small_race_on_the_cpu(race_script, tmp_path, capsys):
     from batchmix.data import load_cifar10
 
     try:
@@ -243,7 +234,7 @@ def test_a_small_race_on_the_cpu(script, tmp_path, capsys):
     page_file.write_text("<!-- records:begin -->\n<!-- records:end -->\n")
     names = "gpu94,fastai2018,airbench94,airbench96_faster"
     words = ["--device", "cpu", "--small", "--runs", "2", "--contenders", names]
-    assert script.main([*words, "--record", str(kept), "--page", str(page_file)]) == 0
+    assert race_script.main([*words, "--record", str(kept), "--page", str(page_file)]) == 0
     ours, wide, package, checkout = read_records(kept)
     for record in (ours, wide):
         assert record["missing"] is None
@@ -260,8 +251,8 @@ def test_a_small_race_on_the_cpu(script, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("words", [["--runs", "0"], ["--contenders", "alexnet"], ["--device", "abacus"]])
-def test_a_wrong_word_is_one_line(script, capsys, words):
-    assert script.main(["--small", *words]) == 2
+def test_a_wrong_word_is_one_line(race_script, capsys, words):
+    assert race_script.main(["--small", *words]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")

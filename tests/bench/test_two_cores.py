@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import statistics
 import subprocess
@@ -22,18 +21,6 @@ from batchmix.recipe.results import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "benchmarks/records/two-cores.json"
-
-
-@pytest.fixture(scope="module")
-def two_cores() -> ModuleType:
-    """The script as a module."""
-    place = importlib.util.spec_from_file_location("two_cores", ROOT / "benchmarks/two_cores.py")
-    assert place is not None
-    assert place.loader is not None
-    module = importlib.util.module_from_spec(place)
-    sys.modules["two_cores"] = module
-    place.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
