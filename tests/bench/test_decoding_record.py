@@ -9,10 +9,16 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from benchmark_scripts import load
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def decoding() -> ModuleType:
+    return load("decoding")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmark_scripts import load
 
 from batchmix.bench.race import child
 from batchmix.bench.race.contenders import NAMES, OURS, SCRIPTS, contender, frontier
@@ -221,6 +222,11 @@ def test_the_page_in_the_docs_is_that_of_the_records():
 
 
 # The whole, in processes
+
+
+@pytest.fixture(scope="module")
+def race_script():
+    return load("records")
 
 
 def test_a_small_race_on_the_cpu(race_script, tmp_path, capsys):

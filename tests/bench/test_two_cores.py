@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmark_scripts import load
 
 from batchmix.recipe import machine
 from batchmix.recipe.config import PRESETS, Preset
@@ -21,6 +22,11 @@ from batchmix.recipe.results import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "benchmarks/records/two-cores.json"
+
+
+@pytest.fixture(scope="module")
+def two_cores() -> ModuleType:
+    return load("two_cores")
 
 
 @pytest.fixture

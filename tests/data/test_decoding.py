@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,7 @@ def test_what_work_raises_ends_it(tmp_path: Path) -> None:
 
     def work(number: int) -> None:
         started.append(number)
+        time.sleep(0.005)  # as decoding would: on a busy machine all would have failed before one is seen
         raise KeyError(number)
 
     with pytest.raises(KeyError):

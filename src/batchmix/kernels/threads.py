@@ -35,14 +35,13 @@ def threads_for(size: int) -> int:
 
 
 def share(
-    loop: Callable[..., None], by_team: Callable[..., int] | None, units: int, threads: int, *arguments: Any
+    loop: Callable[..., None], by_team: Callable[..., int], units: int, threads: int, *arguments: Any
 ) -> None:
     """Call ``loop(*arguments, first, last)`` for all of ``units``, the caller's thread doing its share.
 
     Args:
         loop: Compiled, without the interpreter lock.
-        by_team: The same loop for torch's threads: ``by_team(arguments, units, threads)`` is 0, or it failed;
-            None for a loop that is for our own alone.
+        by_team: The same loop for torch's threads: ``by_team(arguments, units, threads)`` is 0, or it failed.
         units: How many there are to share.
         threads: At most so many take part.
         arguments: Of the loop, what comes before its first unit and its last.
@@ -50,7 +49,7 @@ def share(
     threads = max(1, min(threads, units))
     if threads == 1:
         loop(*arguments, 0, units)
-    elif by_team is None or not team.is_there():
+    elif not team.is_there():
         _share_out(loop, units, threads, *arguments)
     elif by_team(arguments, units, threads):
         raise MemoryError("a thread found no memory for its part of a batch")

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import pytest
-
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -21,18 +19,3 @@ def load(name: str) -> ModuleType:
     sys.modules[spec.name] = module  # where dataclasses look for the module of their fields
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="session")
-def two_cores() -> ModuleType:
-    return load("two_cores")
-
-
-@pytest.fixture(scope="session")
-def decoding() -> ModuleType:
-    return load("decoding")
-
-
-@pytest.fixture(scope="session")
-def race_script() -> ModuleType:
-    return load("records")
