@@ -23,6 +23,8 @@ from typing import Any
 
 from PIL import Image
 
+from batchmix.files import put_between, write_whole
+
 SIDES = {32: 20_000, 224: 2_000}  # pixels of the JPEGs, and how many are made
 CASES = {  # name: side of the JPEGs, side that is asked for, workers; None for plain Pillow
     "Pillow, whole image": (None, 0),
@@ -234,10 +236,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=EPOCHS)
     args = parser.parse_args()
     told = record(args.folder, args.repeats, args.count, args.epochs)
-    args.record.write_text(json.dumps(told, indent=1) + "\n")
+    write_whole(args.record, [(json.dumps(told, indent=1) + "\n").encode()])
     if args.page is not None:
-        before, rest = args.page.read_text().split(BEGIN)
-        args.page.write_text(f"{before}{BEGIN}\n{table(told)}\n{END}{rest.split(END)[1]}")
+        text = put_between(args.page.read_text(), BEGIN, END, table(told))
+        write_whole(args.page, [text.encode()])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from batchmix.errors import DataError
-from batchmix.files import write_whole
+from batchmix.files import put_between, write_whole
 
 BEGIN, END = "<!-- bytes:begin -->", "<!-- bytes:end -->"
 FLOAT = 4  # bytes
@@ -95,19 +95,6 @@ def size(count: int) -> str:
     return f"{count / 1e6:.0f} MB" if count >= 1e8 else f"{count / 1e6:.2g} MB"
 
 
-def put(text: str, lines: list[str]) -> str:
-    """A page with the lines between its marks.
-
-    Raises:
-        DataError: If it lacks the marks.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise DataError(f"--page takes a file with the marks {BEGIN} and {END}")
-    return "\n".join([before + begin, *lines, end + after])
-
-
 def main() -> None:
     """Count, and write the table."""
     parser = argparse.ArgumentParser(
@@ -129,7 +116,8 @@ def main() -> None:
         sys.stdout.write("\n".join(lines) + "\n")
         return
     try:
-        write_whole(args.page, [put(args.page.read_text(), lines).encode()])
+        text = put_between(args.page.read_text(), BEGIN, END, "\n".join(lines))
+        write_whole(args.page, [text.encode()])
     except (DataError, OSError) as error:
         parser.error(str(error))
 

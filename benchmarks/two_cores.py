@@ -31,6 +31,7 @@ import batchmix as bm
 from batchmix.data import load_cifar10
 from batchmix.files import write_whole
 from batchmix.recipe.config import preset, preset_of
+from batchmix.recipe.flop import matmul_rate
 from batchmix.recipe.machine import busy_share, describe_machine, keep_freed_memory
 from batchmix.recipe.results import interval, read_records
 from batchmix.recipe.training import Training, bias_steps
@@ -128,7 +129,7 @@ def measure(rounds: int) -> dict[str, Any]:
     return {
         "machine": describe_machine(torch.device("cpu")),
         "busy_before": round(busy, 2),
-        "matrix_rate": matrix_rate(),
+        "matrix_rate": matmul_rate(torch.device("cpu"), MATRIX),
         "rows": rows,
         "command": "python benchmarks/two_cores.py " + shlex.join(sys.argv[1:]),
         "date": time.strftime("%Y-%m-%d"),
@@ -162,17 +163,6 @@ def parts_of(steps: Iterator[Training]) -> dict[str, float]:
 def group_of(operation: str) -> str:
     """The group that an operation of the profiler belongs to."""
     return next((name for name, starts in GROUPS.items() if operation.startswith(starts)), ORDER[-1])
-
-
-def matrix_rate() -> float:
-    """FLOP a second of a product of two large bfloat16 matrices."""
-    a, b = torch.randn(2, MATRIX, MATRIX).bfloat16()
-    taken = []
-    for _ in range(9):
-        begin = time.perf_counter()
-        a @ b
-        taken.append(time.perf_counter() - begin)
-    return 2 * MATRIX**3 / median(taken)
 
 
 # The page

@@ -1,12 +1,14 @@
-"""Files that are there whole or not at all; open to every module."""
+"""Files that are there whole or not at all, lines of JSON, marked places of a page; open to every module."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 from batchmix.errors import DataError
 
@@ -48,3 +50,46 @@ def cannot_write(path: Path, error: OSError, size: int | None = None) -> DataErr
         needed = "" if size is None else f": {size:,} bytes needed"
         return DataError(f"no room to write {path}{needed} ({error.strerror})")
     return DataError(f"cannot write {path}: {error.strerror or error}")
+
+
+def read_json_lines(path: Path, needed: Collection[str], what: str) -> list[dict[str, Any]]:
+    """The records of a file that has one a line.
+
+    Args:
+        path: The file.
+        needed: The names that every record has.
+        what: What they are, for the message: "a record of a run".
+
+    Raises:
+        DataError: If the file cannot be read, or a line is no such record.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            raise DataError(f"{path}:{number} is not a line of JSON") from None
+        missing = [name for name in needed if not isinstance(record, dict) or name not in record]
+        if missing:
+            raise DataError(f"{path}:{number} is not {what}: {', '.join(missing)} missing")
+        records.append(record)
+    return records
+
+
+def put_between(text: str, begin: str, end: str, made: str) -> str:
+    """A document with something else between two marks.
+
+    Raises:
+        DataError: If the marks are not there.
+    """
+    before, first, rest = text.partition(begin)
+    _, last, after = rest.partition(end)
+    if not (first and last):
+        raise DataError(
+            f"the document takes the lines {begin} and {end} around what is put there, found none"
+        )
+    return f"{before}{begin}\n{made}\n{end}{after}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_runs import start
 
 from batchmix.recipe.muon import Muon, orthogonalize
 
@@ -31,6 +32,23 @@ def test_the_quintic_acts_on_the_singular_values(shape, iterations):
     made = orthogonalize(matrix, iterations)
     assert (made.shape, made.dtype) == (matrix.shape, matrix.dtype)
     torch.testing.assert_close(made, by_svd(matrix, iterations), atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bfloat16_is_precise_enough_and_only_inside(shape):
+    matrix = random(*shape)
+    made = orthogonalize(matrix, 3, dtype=torch.bfloat16)
+    assert made.dtype == torch.float32
+    assert 0 < (made - orthogonalize(matrix, 3)).abs().max() < 0.05
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_a_run_multiplies_in_its_own_precision(monkeypatch, precision, dtype):
+    training, seen = start(precision=precision), set()
+    product = torch.Tensor.__matmul__
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: (seen.add(a.dtype), product(a, b))[1])
+    next(training.run())
+    assert seen == {dtype}
 
 
 @pytest.mark.parametrize("shape", SHAPES)

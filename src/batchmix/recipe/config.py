@@ -225,7 +225,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "fast-bf16": Preset(
         FAST,
-        "under four minutes on the same, on crops first, for some accuracy",
+        "under four minutes on the same, on crops first, at the price of some accuracy",
     ),
     "airbench94": Preset(
         TrainConfig(

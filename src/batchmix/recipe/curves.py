@@ -8,6 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from batchmix.recipe.results import mixing_in_words
+
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"
 WINDOW = 7  # points of the running mean
 
@@ -31,7 +33,7 @@ def draw_curves(log: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) ->
     below.set_ylim(top=100)
     above.set_ylim(bottom=0)
     figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    title = "no mixing" if summary["mix"] == "none" else f"{summary['mix']}, alpha {summary['alpha']:g}"
+    title = "no mixing" if summary["mix"] == "none" else mixing_in_words(summary, ", ")
     above.set_title(
         f"{title}, seed {summary['seed']}: {summary['accuracy']:.2%} of the test images, "
         f"{summary['accuracy_tta']:.2%} augmented",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from batchmix.errors import DataError
+from batchmix.files import put_between, read_json_lines
 from batchmix.recipe.config import TrainConfig, preset_of
 
 Record = Mapping[str, Any]
@@ -33,21 +33,10 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """
     records = []
     for path in paths:
-        try:
-            lines = path.read_bytes().splitlines()
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from error
-        for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                raise DataError(f"{path}:{number} is not a line of JSON") from None
-            missing = [name for name in NEEDED if not isinstance(record, dict) or name not in record]
-            if missing:
-                raise DataError(f"{path}:{number} is not a record of a run: {', '.join(missing)} missing")
-            record = {**TrainConfig().as_dict(), **record}  # an older version did not know all of it
+        for record in read_json_lines(path, NEEDED, "a record of a run"):
+            run = {**TrainConfig().as_dict(), **record}  # an older version did not know all of it
             # A preset may have changed since, or its name: what a run did is in its settings.
-            records.append({**record, "preset": preset_of(record) or record["preset"]})
+            records.append({**run, "preset": preset_of(run) or run["preset"]})
     if not records:
         raise DataError(f"found no records in {', '.join(map(str, paths))}")
     return records
@@ -85,11 +74,7 @@ def insert_table(text: str, made: str) -> str:
     Raises:
         DataError: If the marks are not there.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise DataError(f"the document takes the lines {BEGIN} and {END} around the table, found none")
-    return f"{before}{BEGIN}\n{made}\n{END}{after}"
+    return put_between(text, BEGIN, END, made)
 
 
 def interval(values: Sequence[float]) -> float:
@@ -104,7 +89,7 @@ def interval(values: Sequence[float]) -> float:
 
 def _row(group: Sequence[Record]) -> str:
     first = group[0]
-    mixing = "none" if first["mix"] == "none" else _mixing(first, ", ")
+    mixing = mixing_in_words(first, ", ")
     seeds = sorted(record["seed"] for record in group)
     return (
         f"| {first['preset']} | {mixing} | {first['epochs']:g} | {_runs(seeds)} "
@@ -139,12 +124,14 @@ def _against_none(group: Sequence[Record], records: Sequence[Record]) -> str | N
         )
         for gaps in [[scale * (mixed[key] - unmixed[key]) for mixed, unmixed in pairs]]
     ]
-    arm = f"{first['preset']}, {_mixing(first, ' ')}"
+    arm = f"{first['preset']}, {mixing_in_words(first, ' ')}"
     return f"{arm} minus none, paired by seed (n = {len(pairs)}): {', '.join(changes)}.\n"
 
 
-def _mixing(record: Record, between: str) -> str:
-    """What mixed, with the number that shapes it."""
+def mixing_in_words(record: Record, between: str) -> str:
+    """What mixed, with the number that shapes it; "none" if nothing did."""
+    if record["mix"] == "none":
+        return "none"
     if record["mix"] == "cutmix" and record.get("square"):
         return f"cutmix{between}{record['square']} pixels"
     return f"{record['mix']}{between}alpha {record['alpha']:g}"

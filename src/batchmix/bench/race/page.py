@@ -12,7 +12,7 @@ from batchmix.bench.race.records import (
     mean_seconds_of,
     seconds_of,
 )
-from batchmix.errors import DataError
+from batchmix.files import put_between
 
 BEGIN, END = "<!-- records:begin -->", "<!-- records:end -->"
 NOTHING = (
@@ -52,11 +52,7 @@ def insert(text: str, made: str) -> str:
     Raises:
         DataError: If the marks are not there.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise DataError(f"the document takes the lines {BEGIN} and {END} around the tables, found none")
-    return f"{before}{BEGIN}\n{made}\n{END}{after}"
+    return put_between(text, BEGIN, END, made)
 
 
 def _title(record: Record) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 
 from batchmix._version import __version__
 from batchmix.bench.race.turns import Entry
-from batchmix.errors import DataError
-from batchmix.files import cannot_write, write_whole
+from batchmix.files import cannot_write, read_json_lines, write_whole
 from batchmix.kernels import selected
 from batchmix.study.statistics import Interval, mean_interval
 
@@ -80,21 +79,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            raise DataError(f"{path}:{number} is not a line of JSON") from None
-        missing = [name for name in NEEDED if not isinstance(record, dict) or name not in record]
-        if missing:
-            raise DataError(f"{path}:{number} is not a record of a race: {', '.join(missing)} missing")
-        records.append(record)
-    return records
+    return read_json_lines(path, NEEDED, "a record of a race")
 
 
 # What a record says
