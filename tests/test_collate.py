@@ -7,6 +7,8 @@ import io
 import itertools
 import pickle
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,6 +164,62 @@ def test_a_pass_that_is_left_early_goes_on_at_the_batch_that_arrived_last(
         _, target = alone(torch.zeros(len(row[3]), 1), torch.zeros(len(row[3]), dtype=torch.long))
         assert row[3] == target.lam.tolist()
     assert len(drawn) == 15
+
+
+@needs_fork
+@pytest.mark.parametrize("persistent", [False, True])
+def test_loaders_may_take_turns(persistent: bool) -> None:
+    collate = MixCollate(mixup())
+    loaders = [loader_of(collate, workers=2, persistent=persistent, batch_size=size) for size in (3, 4)]
+    alone = mixup()
+    for loader in (*loaders, *loaders, loaders[0], *loaders):
+        for _, target in collate.epoch(loader):
+            _, same = alone(torch.zeros(len(target.lam), 1), torch.zeros(len(target.lam), dtype=torch.long))
+            assert target.lam.tolist() == same.lam.tolist()
+
+
+class Announcing:
+    """The shared numbers as a worker reads them, with something done after a number of reads."""
+
+    def __init__(self, shared: Tensor, reads: int, announce: Callable[[], object]) -> None:
+        self.shared, self.left, self.announce = shared, reads, announce
+
+    def __getitem__(self, place: int) -> Tensor:
+        value = self.shared[place].clone()
+        self.left -= 1
+        if self.left == 0:
+            self.announce()
+        return value
+
+    def __setitem__(self, place: int, value: int) -> None:
+        self.shared[place] = value
+
+
+class Prefetching(list):
+    """Batches that go to one worker, two ahead."""
+
+    num_workers, prefetch_factor = 1, 2
+
+
+@pytest.mark.parametrize("reads", range(1, 8))
+def test_a_pass_may_be_announced_at_any_moment_of_a_left_over_batch(
+    reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "batchmix.collate.get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1, seed=9)
+    )
+    main = MixCollate(mixup())
+    first = main.epoch(Prefetching(range(10)))
+    next(first)
+    worker = copy.copy(main)  # the numbers are shared, as with a process of its own
+    assert [worker._step_in_worker() for _ in range(2)] == [0, 1]
+    first.close()  # three were sent, and one has arrived
+    second = main.epoch(Prefetching(range(10)))
+    worker._shared = Announcing(main._shared, reads, lambda: next(second))  # type: ignore[assignment]
+    assert worker._step_in_worker() == 2
+    if worker._shared.left > 0:  # so many reads there were not
+        next(second)
+    assert [worker._step_in_worker() for _ in range(3)] == [1, 2, 3]
 
 
 class SlowAt4(Numbers):

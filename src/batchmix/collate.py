@@ -14,7 +14,7 @@ from batchmix.errors import MixError
 from batchmix.mixer import Mixer
 
 # Places in the numbers that the main process shares with the workers.
-PASS, START, SEED, ENABLED, LAST_PASS, LAST_SENT, LOADER, PLACES = range(8)
+PASS, START, SEED, ENABLED, LAST_PASS, LAST_SENT, LAST_CLAIM, CLAIM, PLACES = range(9)
 
 
 class MixCollate:
@@ -37,6 +37,9 @@ class MixCollate:
     ``in_order=False``, or an iterable dataset whose workers end at different times, numbers are apart within
     a pass but not in the order of arrival. What else of a mixer is changed later, such as ``alpha``, does
     not reach workers that persist: give it a schedule.
+
+    Loaders may take turns with one MixCollate. Where their workers persist and passes are left early, give
+    each its own: a worker that is late with a batch that nobody waits for takes the other loader's place.
 
     A pass that nobody has announced is drawn by every worker for itself, apart from all other workers and
     passes; a schedule is refused there, since a worker cannot know how many batches the others had.
@@ -162,6 +165,7 @@ class MixCollate:
         finally:
             # Workers that persist still make what was sent to them before the loop was left.
             self._shared[LAST_SENT] = _sent(loader, received)
+            self._shared[LAST_CLAIM] = self._shared[CLAIM]
             self._shared[LAST_PASS] = this_pass
 
     def state_dict(self) -> dict[str, int]:
@@ -194,7 +198,6 @@ class MixCollate:
         self._start, self._made = self.mixer.step, 0
         self._shared[START] = self._start
         self._shared[SEED] = self.mixer.seed - (self.mixer.seed >> 63 << 64)  # 64 bits, with a sign
-        self._shared[LOADER] = 0
         self._pass += 1
         self._shared[PASS] = self._pass
 
@@ -221,25 +224,35 @@ class MixCollate:
         if announced == 0:
             return False
         if announced != self._pass:
-            if self._has_left_over(place, workers):
+            if self._has_left_over(place, workers, loader_seed):
                 return True
             self._pass, self._made = announced, 0
             self._start = int(self._shared[START])
             self._enabled = bool(self._shared[ENABLED])
             self.mixer.seed = int(self._shared[SEED]) % 2**64
-        # Each set of workers has a seed of its own, drawn with the loader's iterator. A second set in one
-        # pass means that the loop was started anew without a word: its steps would repeat the first's.
-        own = ~loader_seed  # never 0, which stands for none yet
-        if int(self._shared[LOADER]) == 0:
-            self._shared[LOADER] = own
-        return int(self._shared[LOADER]) == own
+        return self._is_of(loader_seed)
 
-    def _has_left_over(self, place: int, workers: int) -> bool:
+    def _is_of(self, loader_seed: int) -> bool:
+        """Whether the pass belongs to this set of workers: the first to make a batch of it claims it.
+
+        Each set has a seed of its own, drawn with the loader's iterator. A second set in one pass means that
+        the loop was started anew without a word: its steps would repeat the first's. A claim carries the
+        number of its pass, so that it ends with it, and is read once: the next pass may be announced, and
+        claimed, at any moment.
+        """
+        claimed, own = int(self._shared[CLAIM]), _claim(self._pass, loader_seed)
+        if claimed >> 32 < self._pass:
+            self._shared[CLAIM] = claimed = own
+        return claimed == own or claimed >> 32 > self._pass
+
+    def _has_left_over(self, place: int, workers: int, loader_seed: int) -> bool:
         """Whether the batch at hand was sent in the pass before, which the main process left early."""
         last = int(self._shared[LAST_PASS])
         if last < self._pass:
             return False
         if last > self._pass:  # this worker has not made one batch of that pass yet
+            if int(self._shared[LAST_CLAIM]) != _claim(last, loader_seed):
+                return False  # nor will it: that was the pass of another loader
             self._pass, self._made = last, 0
         return self._made < len(range(place, int(self._shared[LAST_SENT]), workers))
 
@@ -259,6 +272,11 @@ def _counts_steps(mixer: Mixer) -> bool:
 def _check_seed(seed: Any) -> None:
     if isinstance(seed, int) and seed >= 2**64:  # it is shared as 64 bits
         raise MixError.of("seed", seed, "a number below 2**64, to reach DataLoader workers")
+
+
+def _claim(number: int, loader_seed: int) -> int:
+    """A pass and the set of workers that makes it, as one number; later passes have larger ones."""
+    return number << 32 | loader_seed % 2**32
 
 
 def _sent(loader: Iterable[Any], received: int) -> int:
