@@ -13,6 +13,7 @@ whole runs in results/, and from nothing else.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shlex
 import sys
@@ -33,6 +34,7 @@ from batchmix.files import write_whole
 from batchmix.recipe.config import preset, preset_of
 from batchmix.recipe.flop import matmul_rate
 from batchmix.recipe.machine import busy_share, describe_machine, keep_freed_memory
+from batchmix.recipe.onednn import DIRECTIONS, convolutions, reorder_seconds, verbose_lines
 from batchmix.recipe.results import interval, read_records
 from batchmix.recipe.training import Training, bias_steps
 
@@ -45,6 +47,7 @@ GOALS = (
     ("fast-bf16", 0.94, 0.6),
     ("quick-bf16", 0.9, 0.25),
 )  # preset, accuracy, share
+IN_DETAIL = ("airbench94, torch's operations", "cpu-bf16")  # what the table of convolutions shows
 ORDER = ("convolution", "its gradients", "pooling", "norm", "activation", "optimizer", "all else")
 # What the profiler calls them; the fill is that of torch's pooling, which zeroes the gradient first.
 GROUPS = {
@@ -123,8 +126,11 @@ def measure(rounds: int) -> dict[str, Any]:
             "seconds": taken,
             "flop": flop_of(steps),
             "parts": parts_of(steps),
+            "convolutions": [found.as_dict() for found in convolutions(lines)],
+            "reorders": round(reorder_seconds(lines), 6),
         }
         for (contender, size), steps, taken in zip(stages, running, seconds, strict=True)
+        for lines in [verbose_lines(functools.partial(next, steps))]
     ]
     return {
         "machine": describe_machine(torch.device("cpu")),
@@ -202,6 +208,10 @@ def page(record: dict[str, Any], results: list[dict[str, Any]]) -> str:
             "## Where a step goes",
             "",
             *part_table(record),
+            "",
+            "## Convolution by convolution",
+            "",
+            *convolution_table(record),
             "",
         ]
     )
@@ -305,6 +315,52 @@ def part_table(record: dict[str, Any]) -> list[str]:
         cells = (f"{1e3 * median(row['seconds']) * row['parts'][name]:.0f} ms" for row in rows)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
+
+
+def convolution_table(record: dict[str, Any]) -> list[str]:
+    """What oneDNN's verbose mode says of each kind of convolution, in one step on images of full size."""
+    rows = [row for row in record["rows"] if row["name"] in IN_DETAIL and row["size"] == 32]
+    if not rows:
+        return ["No such step is on record."]
+    heads = " | ".join(row["name"] for row in rows)
+    lines = [f"| | calls | {heads} | computed by |", "|---|---|" + "---|" * (len(rows) + 1)]
+    calls = [{shape_of(found): found for found in row["convolutions"]} for row in rows]
+    for shape in sorted({shape for of_row in calls for shape in of_row}, key=in_order):
+        founds = [of_row[shape] for of_row in calls if shape in of_row]
+        cells = [rate_of(of_row.get(shape), row) for of_row, row in zip(calls, rows, strict=True)]
+        codes = " or ".join(dict.fromkeys(found["implementation"] for found in founds))
+        size, inputs, outputs, kernel, direction = shape
+        name = f"{size} px, {inputs} to {outputs} channels, {kernel}x{kernel}: {direction}"
+        lines.append(f"| {name} | {founds[0]['calls']} | {' | '.join(cells)} | {codes} |")
+    copies = " | ".join(f"{1e3 * row['reorders']:.1f} ms" for row in rows)
+    lines += [f"| copies between layouts and types | | {copies} | |", ""]
+    return [
+        *lines,
+        "One step in oneDNN's verbose mode. FLOP are those of the layer: a gradient of filters on images "
+        "side by side multiplies some zeros more.",
+    ]
+
+
+def shape_of(found: dict[str, Any]) -> tuple[Any, ...]:
+    """What names a kind of convolution."""
+    return tuple(found[name] for name in ("size", "inputs", "outputs", "kernel", "direction"))
+
+
+def in_order(shape: tuple[Any, ...]) -> tuple[Any, ...]:
+    """From the first layer to the last, and forward before backward."""
+    size, inputs, outputs, _, direction = shape
+    return -size, inputs, outputs, list(DIRECTIONS.values()).index(direction)
+
+
+def rate_of(found: dict[str, Any] | None, row: dict[str, Any]) -> str:
+    """Time and rate of a kind of convolution."""
+    if found is None:
+        return ""
+    # The whitening has no border: its result is a pixel smaller than what it reads.
+    side = found["size"] - (found["kernel"] == 2)
+    each = 2 * found["inputs"] * found["outputs"] * (found["kernel"] * side) ** 2
+    rate = found["calls"] * row["batch_size"] * each / found["seconds"]
+    return f"{1e3 * found['seconds']:.1f} ms, {rate / 1e12:.2f} TFLOP/s"
 
 
 def main() -> None:

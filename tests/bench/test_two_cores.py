@@ -89,6 +89,32 @@ def test_goals_take_accuracy_time_and_seeds(
     assert "fast-bf16:" not in text
 
 
+def test_convolutions_are_shown_from_the_first_layer_on_with_their_rates(
+    two_cores: ModuleType, record: Any
+) -> None:
+    assert "No such step is on record." in two_cores.page(record, [])
+    shape = {"inputs": 64, "outputs": 64, "size": 15, "kernel": 3, "implementation": "amx", "calls": 2}
+    seconds = 2 * 1000 * 2 * 64 * 64 * 9 * 15**2 / 1e12  # at 1 TFLOP/s
+    backward = {**shape, "direction": "gradient of the filters", "seconds": seconds}
+    forward = {**shape, "direction": "forward", "seconds": seconds / 2}
+    whitening = {**forward, "inputs": 3, "outputs": 24, "size": 32, "kernel": 2, "calls": 1}
+    whitening["seconds"] = 1000 * 2 * 3 * 24 * 4 * 31**2 / 1e11
+    for name, code in zip(two_cores.IN_DETAIL, ("amx", "other"), strict=True):
+        calls = [backward, {**forward, "implementation": code}, whitening]
+        record["rows"].append({**record["rows"][0], "name": name, "convolutions": calls, "reorders": 0.002})
+    record["rows"][-1]["convolutions"] = record["rows"][-1]["convolutions"][:2]
+    lines = two_cores.page(record, []).splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith("| 32 px, 3 to 24"))
+    assert lines[first : first + 4] == [
+        "| 32 px, 3 to 24 channels, 2x2: forward | 1 | 5.5 ms, 0.10 TFLOP/s |  | amx |",
+        "| 15 px, 64 to 64 channels, 3x3: forward | 2 | 16.6 ms, 2.00 TFLOP/s | 16.6 ms, 2.00 TFLOP/s "
+        "| amx or other |",
+        "| 15 px, 64 to 64 channels, 3x3: gradient of the filters | 2 | 33.2 ms, 1.00 TFLOP/s "
+        "| 33.2 ms, 1.00 TFLOP/s | amx |",
+        "| copies between layouts and types | | 2.0 ms | 2.0 ms | |",
+    ]
+
+
 def test_without_whole_runs_it_says_so(two_cores: ModuleType, record: Any) -> None:
     assert "No whole run on such a machine is on record." in two_cores.page(record, [])
 
@@ -127,6 +153,9 @@ def test_steps_are_measured_in_turn(two_cores: ModuleType, monkeypatch: pytest.M
         assert len(row["seconds"]) == 2 * two_cores.AT_A_TIME
         assert sum(row["parts"].values()) == pytest.approx(1, abs=1e-3)
         assert row["flop"] > 1e6
+        assert row["reorders"] >= 0
+        if torch.backends.mkldnn.is_available():
+            assert {found["direction"] for found in row["convolutions"]} == set(two_cores.DIRECTIONS.values())
         assert statistics.median(row["seconds"]) > 0
     assert two_cores.page(came, [])
 

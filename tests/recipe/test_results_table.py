@@ -56,6 +56,13 @@ def test_mixing_is_compared_with_none_in_pairs_of_one_seed():
     assert "paired" not in table([*plain, {**RECORD, "epochs": 9}, {**RECORD, "epochs": 9, "seed": 1}])
 
 
+def test_runs_are_paired_by_their_settings_whatever_the_preset_was_called():
+    runs = [
+        {**RECORD, "seed": seed, "mix": mix, "preset": mix} for seed in (0, 1) for mix in ("mixup", "none")
+    ]
+    assert "mixup, mixup alpha 0.4 minus none, paired by seed (n = 2)" in table(runs)
+
+
 @pytest.mark.parametrize(
     ("changes", "seeds", "words"),
     [
@@ -154,7 +161,10 @@ def test_a_run_has_the_name_of_the_preset_that_has_its_settings_today(tmp_path):
     settings = {**PRESETS["fast-bf16"].config.as_dict(), "seed": 3, "mix": "none"}
     named, other = {**RECORD, **settings, "preset": "old-name"}, {**RECORD, "preset": "old-name"}
     path.write_text("\n".join(map(json.dumps, (named, other))))
-    assert [record["preset"] for record in read_records([path])] == ["fast-bf16", "old-name"]
+    found = read_records([path])
+    assert [record["preset"] for record in found] == ["fast-bf16", "old-name (changed)"]
+    assert table(found).endswith("Where it says (changed), the preset has other settings today.")
+    assert "changed" not in table(found[:1])
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -22,6 +22,7 @@ SAME = ("preset", *CONFIG, "kernel", "device", "cpu", "cores")  # of the runs in
 NEEDED = ("preset", "mix", "alpha", "epochs", "images", "seed", *MACHINE, *SCORES)
 GOAL_ACCURACY, GOAL_SECONDS, GOAL_SEEDS = 0.94, 360, 5  # the article's headline, on two CPU cores
 AIM_AT_IT = ("cpu", "cpu-avx512", "cpu-bf16", "fast-bf16")  # presets
+CHANGED = " (changed)"  # behind the name of a preset that has other settings today
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -36,7 +37,7 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
         for record in read_json_lines(path, NEEDED, "a record of a run"):
             run = {**TrainConfig().as_dict(), **record}  # an older version did not know all of it
             # A preset may have changed since, or its name: what a run did is in its settings.
-            records.append({**run, "preset": preset_of(run) or run["preset"]})
+            records.append({**run, "preset": preset_of(run) or run["preset"] + CHANGED})
     if not records:
         raise DataError(f"found no records in {', '.join(map(str, paths))}")
     return records
@@ -61,10 +62,11 @@ def table(records: Sequence[Record]) -> str:
     words = [line for line in said if line is not None]
     machines = sorted({_machine(record) for record in records})
     torches = sorted({record["torch"] for record in records})
+    changed = any(record["preset"].endswith(CHANGED) for record in records)
     note = (
         f"Mean over the seeds and its 95% interval. TTA: logits averaged over mirrored and shifted views. "
         f"Made on {'; '.join(machines)}, torch {', '.join(torches)}."
-    )
+    ) + (f" Where it says{CHANGED}, the preset has other settings today." if changed else "")
     return "\n".join([head, "|---|---|---|---|---|---|---|---|---|---|", *rows, "", *words, note])
 
 
@@ -104,7 +106,7 @@ def _against_none(group: Sequence[Record], records: Sequence[Record]) -> str | N
     first = group[0]
     if first["mix"] == "none":
         return None
-    same = [name for name in SAME if name != "mix"]
+    same = [name for name in SAME if name not in ("mix", "preset")]  # the same settings under any name
     plain = {
         record["seed"]: record
         for record in records
