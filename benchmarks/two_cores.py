@@ -204,6 +204,8 @@ def page(record: dict[str, Any], results: list[dict[str, Any]]) -> str:
             "",
             *run_table(record, results),
             "",
+            "Settings were chosen by the accuracy on the test images, as those of the records were.",
+            "",
             *goal_lines(record, results),
             "## Where a step goes",
             "",
