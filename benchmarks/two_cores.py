@@ -358,9 +358,7 @@ def rate_of(found: dict[str, Any] | None, row: dict[str, Any]) -> str:
     """Time and rate of a kind of convolution."""
     if found is None:
         return ""
-    # The whitening has no border: its result is a pixel smaller than what it reads.
-    side = found["size"] - (found["kernel"] == 2)
-    each = 2 * found["inputs"] * found["outputs"] * (found["kernel"] * side) ** 2
+    each = 2 * found["inputs"] * found["outputs"] * (found["kernel"] * found["result"]) ** 2
     rate = found["calls"] * row["batch_size"] * each / found["seconds"]
     return f"{1e3 * found['seconds']:.1f} ms, {rate / 1e12:.2f} TFLOP/s"
 

@@ -93,11 +93,12 @@ def test_convolutions_are_shown_from_the_first_layer_on_with_their_rates(
     two_cores: ModuleType, record: Any
 ) -> None:
     assert "No such step is on record." in two_cores.page(record, [])
-    shape = {"inputs": 64, "outputs": 64, "size": 15, "kernel": 3, "implementation": "amx", "calls": 2}
+    shape = {"inputs": 64, "outputs": 64, "size": 15, "result": 15, "kernel": 3}
+    shape |= {"implementation": "amx", "calls": 2}
     seconds = 2 * 1000 * 2 * 64 * 64 * 9 * 15**2 / 1e12  # at 1 TFLOP/s
     backward = {**shape, "direction": "gradient of the filters", "seconds": seconds}
     forward = {**shape, "direction": "forward", "seconds": seconds / 2}
-    whitening = {**forward, "inputs": 3, "outputs": 24, "size": 32, "kernel": 2, "calls": 1}
+    whitening = {**forward, "inputs": 3, "outputs": 24, "size": 32, "result": 31, "kernel": 2, "calls": 1}
     whitening["seconds"] = 1000 * 2 * 3 * 24 * 4 * 31**2 / 1e11
     for name, code in zip(two_cores.IN_DETAIL, ("amx", "other"), strict=True):
         calls = [backward, {**forward, "implementation": code}, whitening]

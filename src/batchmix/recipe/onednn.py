@@ -31,7 +31,8 @@ class Convolutions:
     Args:
         inputs: Channels that come in.
         outputs: Channels that go out.
-        size: Height of the images, in pixels.
+        size: Height of the images that come in, in pixels.
+        result: Height of what goes out.
         kernel: Height of the filters.
         direction: ``"forward"``, or whose gradient.
         implementation: What oneDNN calls the code that it chose.
@@ -42,6 +43,7 @@ class Convolutions:
     inputs: int
     outputs: int
     size: int
+    result: int
     kernel: int
     direction: str
     implementation: str
@@ -75,13 +77,14 @@ def verbose_lines(work: Callable[[], object]) -> list[str]:
 
 def convolutions(lines: Iterable[str]) -> list[Convolutions]:
     """The convolutions among verbose lines, in the order in which their kinds first came."""
-    found: dict[tuple[int, int, int, int, str], list[tuple[str, float]]] = {}
+    found: dict[tuple[int, int, int, int, int, str], list[tuple[str, float]]] = {}
     for line in lines:
         fields = line.split(",")
         if fields[KIND] != "convolution":
             continue
         sizes = {name: int(number) for name, number in re.findall(r"([a-z]+)(\d+)", fields[PROBLEM])}
-        key = (sizes["ic"], sizes["oc"], sizes["ih"], sizes["kh"], DIRECTIONS[fields[DIRECTION]])
+        shape = (sizes["ic"], sizes["oc"], sizes["ih"], sizes["oh"], sizes["kh"])
+        key = (*shape, DIRECTIONS[fields[DIRECTION]])
         found.setdefault(key, []).append((fields[IMPLEMENTATION], float(fields[MILLISECONDS]) / 1e3))
     return [
         Convolutions(
