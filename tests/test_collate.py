@@ -7,7 +7,7 @@ import io
 import itertools
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -166,6 +166,79 @@ def test_a_pass_that_is_left_early_goes_on_at_the_batch_that_arrived_last(
     assert len(drawn) == 15
 
 
+class Slow(Numbers):
+    """Workers are still at it when a loop is left."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        time.sleep(0.01)
+        return super().__getitem__(index)
+
+
+def ahead_by_one(batches: Iterable[Any]) -> Iterator[Any]:
+    """Read a batch ahead, as Accelerate does."""
+    batches = iter(batches)
+    for following in batches:
+        batch = following
+        break
+    for following in batches:
+        yield batch
+        batch = following
+    yield batch
+
+
+class Holder:
+    """What stands between a loop and a loader: a bar, a prefetcher."""
+
+    def __init__(self, inner: Any, read: Callable[[Iterable[Any]], Iterator[Any]] = iter) -> None:
+        self.inner, self.read = inner, read
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.read(self.inner)
+
+
+class Outer(DataLoader):
+    """A loader around another one, as Accelerate prepares it."""
+
+    def __init__(self, inner: DataLoader) -> None:
+        super().__init__(inner.dataset, inner.batch_size, collate_fn=inner.collate_fn)
+        self.base = inner
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return ahead_by_one(self.base)
+
+
+@needs_fork
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize(
+    "hold",
+    [lambda x: x, Holder, lambda x: Holder(Holder(x), ahead_by_one), Outer],
+    ids=["", "1", "2", "outer"],
+)
+def test_a_loop_over_what_holds_a_loader_may_be_left_early_too(
+    hold: Callable[[DataLoader], Iterable[Any]], persistent: bool
+) -> None:
+    collate, alone = MixCollate(mixup()), mixup()
+    loader = DataLoader(Slow(), 2, num_workers=2, persistent_workers=persistent, collate_fn=collate)
+    for taken in (3, 2, 3):
+        for _, target in itertools.islice(collate.epoch(hold(loader)), taken):
+            assert target.lam.tolist() == alone.plan(torch.zeros(len(target), 1)).lam.tolist()
+    assert collate.step == 8
+
+
+@needs_fork
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_loop_that_nobody_closes_may_be_followed_by_another(persistent: bool) -> None:
+    collate, alone = MixCollate(mixup(schedule=off_after(100))), mixup()
+    loader = DataLoader(Slow(), 2, num_workers=2, persistent_workers=persistent, collate_fn=collate)
+    looked_at = iter(collate.epoch(loader))  # as in a notebook
+    drawn = [next(looked_at), *collate.epoch(loader)]
+    looked_at.close()
+    drawn += collate.epoch(loader)
+    assert len(drawn) == collate.step == 21
+    for _, target in drawn:
+        assert target.lam.tolist() == alone.plan(torch.zeros(len(target), 1)).lam.tolist()
+
+
 @needs_fork
 @pytest.mark.parametrize("persistent", [False, True])
 def test_loaders_may_take_turns(persistent: bool) -> None:
@@ -195,10 +268,14 @@ class Announcing:
         self.shared[place] = value
 
 
-class Prefetching(list):
-    """Batches that go to one worker, two ahead."""
+class Prefetching(DataLoader):
+    """Ten batches that go to one worker, two ahead."""
 
-    num_workers, prefetch_factor = 1, 2
+    def __init__(self, collate: MixCollate) -> None:
+        super().__init__(Numbers(10), 1, collate_fn=collate, num_workers=1, prefetch_factor=2)
+
+    def __iter__(self) -> Any:
+        return iter(range(10))
 
 
 @pytest.mark.parametrize("reads", range(1, 8))
@@ -209,12 +286,12 @@ def test_a_pass_may_be_announced_at_any_moment_of_a_left_over_batch(
         "batchmix.collate.get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1, seed=9)
     )
     main = MixCollate(mixup())
-    first = main.epoch(Prefetching(range(10)))
+    first = main.epoch(Prefetching(main))
     next(first)
     worker = copy.copy(main)  # the numbers are shared, as with a process of its own
     assert [worker._step_in_worker() for _ in range(2)] == [0, 1]
     first.close()  # three were sent, and one has arrived
-    second = main.epoch(Prefetching(range(10)))
+    second = main.epoch(Prefetching(main))
     worker._shared = Announcing(main._shared, reads, lambda: next(second))  # type: ignore[assignment]
     assert worker._step_in_worker() == 2
     if worker._shared.left > 0:  # so many reads there were not
@@ -318,18 +395,25 @@ def test_the_largest_seed_reaches_the_workers() -> None:
     assert draws[0] == draws[1]
 
 
-@needs_fork
-def test_an_iterable_dataset_keeps_the_draws_of_a_pass_apart() -> None:
-    class Stream(torch.utils.data.IterableDataset):
-        def __iter__(self):
-            info = torch.utils.data.get_worker_info()
-            return ((torch.rand(1, 2, 2), i) for i in range(8 if info.id else 20))
+class Stream(torch.utils.data.IterableDataset):
+    """Five batches of four from the first worker, two from the second."""
 
+    def __iter__(self) -> Iterator[Any]:
+        info = torch.utils.data.get_worker_info()
+        return ((torch.rand(1, 2, 2), i) for i in range(8 if info.id else 20))
+
+
+@needs_fork
+@pytest.mark.parametrize("persistent", [False, True])
+def test_an_iterable_dataset_keeps_draws_apart_and_follows_what_is_said(persistent: bool) -> None:
     collate = MixCollate(mixup())
-    loader = DataLoader(Stream(), 4, num_workers=2, collate_fn=collate)
-    drawn = [tuple(batch[1].lam.tolist()) for batch in collate.epoch(loader)]
-    assert len(drawn) == 7
-    assert len(set(drawn)) == 7
+    loader = DataLoader(Stream(), 4, num_workers=2, persistent_workers=persistent, collate_fn=collate)
+    drawn = []
+    for collate.enabled in (True, False, True):
+        targets = [target for _, target in collate.epoch(loader)]
+        assert [bool((target.lam < 1).any()) for target in targets] == [collate.enabled] * 7
+        drawn += [tuple(target.lam.tolist()) for target in targets if collate.enabled]
+    assert len(drawn) == len(set(drawn)) == 14
 
 
 @pytest.mark.gpu

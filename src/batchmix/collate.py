@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -86,6 +87,7 @@ class MixCollate:
         # Of the pass under way, as this process knows it: its number, the step it starts at, whether it is
         # mixed, and how many batches this process has made of it. A worker starts from a copy.
         self._pass, self._start, self._enabled, self._made = 0, 0, True, 0
+        self._under_way: _UnderWay | None = None
 
     # What the DataLoader calls, here or in a worker
 
@@ -117,7 +119,9 @@ class MixCollate:
     def step(self) -> int:
         """Global number of the next batch; assign to it before a pass over the loader.
 
-        ``collate.step = epoch * len(loader)`` does what ``epoch`` does, for a framework that has the loop.
+        ``collate.step = epoch * len(loader)`` does what ``epoch`` does, for a framework that has the loop. It
+        comes before the loader's iterator: workers begin as soon as there is one, in most frameworks before
+        the hook of the first epoch is called.
         """
         return self.mixer.step
 
@@ -144,7 +148,8 @@ class MixCollate:
         in the loop, ``state_dict`` is what the next batch starts from. A pass may be left early.
 
         Args:
-            loader: A DataLoader with this object as its ``collate_fn``, or what wraps one.
+            loader: A DataLoader with this object as its ``collate_fn``, or what holds one: a progress bar, a
+                prefetcher, a loader that Accelerate prepared.
 
         Yields:
             The loader's batches.
@@ -156,17 +161,16 @@ class MixCollate:
             raise MixError.of("loader", loader.collate_fn, "a DataLoader with collate_fn=this MixCollate")
         start = self.step
         self._announce()
-        this_pass, received = self._pass, 0
+        self._under_way = under_way = _UnderWay(_loader_in(loader, self))
         try:
             for batch in loader:
-                received += 1
-                self.mixer.step = start + received
+                under_way.received += 1
+                self.mixer.step = start + under_way.received
                 yield batch
+            under_way.ended = True
         finally:
-            # Workers that persist still make what was sent to them before the loop was left.
-            self._shared[LAST_SENT] = _sent(loader, received)
-            self._shared[LAST_CLAIM] = self._shared[CLAIM]
-            self._shared[LAST_PASS] = this_pass
+            if self._under_way is under_way:  # else the next pass has begun, and this loop is over for good
+                self._conclude(under_way)
 
     def state_dict(self) -> dict[str, int]:
         """All that has to be kept to go on with the same draws: ``{"seed": ..., "step": ...}``."""
@@ -182,6 +186,9 @@ class MixCollate:
         self.mixer.load_state_dict(state)
         self._announce()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_under_way": None}  # a loop is of this process
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if not self._shared.is_shared():  # a copy or a checkpoint, for which no other process waits
@@ -195,11 +202,20 @@ class MixCollate:
     def _announce(self) -> None:
         """A new pass starts at ``step``. Its number is written last: who sees it finds the rest there."""
         _check_seed(self.mixer.seed)
+        if self._under_way is not None:  # a loop that was neither ended nor closed
+            self._conclude(self._under_way)
         self._start, self._made = self.mixer.step, 0
         self._shared[START] = self._start
         self._shared[SEED] = self.mixer.seed - (self.mixer.seed >> 63 << 64)  # 64 bits, with a sign
         self._pass += 1
         self._shared[PASS] = self._pass
+
+    def _conclude(self, under_way: _UnderWay) -> None:
+        """The pass under way is over; workers still make what was sent to them before it was left."""
+        self._shared[LAST_SENT] = under_way.sent()
+        self._shared[LAST_CLAIM] = self._shared[CLAIM]
+        self._shared[LAST_PASS] = self._pass
+        self._under_way = None
 
     def _step_in_worker(self) -> int | None:
         """The global step of the batch at hand; None where the mixer counts by itself."""
@@ -279,13 +295,37 @@ def _claim(number: int, loader_seed: int) -> int:
     return number << 32 | loader_seed % 2**32
 
 
-def _sent(loader: Iterable[Any], received: int) -> int:
-    """How many batches a loader has sent to its workers when ``received`` of them have arrived.
+@dataclass(eq=False)
+class _UnderWay:
+    """A pass over a loader, as the main process sees it."""
 
-    It keeps ``prefetch_factor`` batches a worker under way, and sends one more for each that arrives.
-    """
-    ahead = (getattr(loader, "prefetch_factor", None) or 0) * getattr(loader, "num_workers", 0)
-    try:
-        return min(received + ahead, len(loader))  # type: ignore[arg-type]
-    except TypeError:  # an iterable dataset without a length
-        return received + ahead
+    loader: DataLoader[Any] | None  # where one was found
+    received: int = 0
+    ended: bool = False
+
+    def sent(self) -> int:
+        """How many batches workers make of this pass; 0 where all have arrived, so that none is left over.
+
+        A loader keeps ``prefetch_factor`` batches a worker under way, and sends one more for each that
+        arrives. The iterator of workers that persist has counted, also what somebody in between has read
+        ahead.
+        """
+        if self.ended or self.loader is None:
+            return 0 if self.ended else self.received
+        counted: int | None = getattr(getattr(self.loader, "_iterator", None), "_send_idx", None)
+        if counted is not None:
+            return counted
+        ahead = (self.loader.prefetch_factor or 0) * self.loader.num_workers
+        try:
+            return min(self.received + ahead, len(self.loader))
+        except TypeError:  # an iterable dataset without a length
+            return self.received + ahead
+
+
+def _loader_in(holder: Any, collate: MixCollate, depth: int = 3) -> DataLoader[Any] | None:
+    """The innermost DataLoader that collates so, of what holds one another."""
+    for held in vars(holder).values() if depth and hasattr(holder, "__dict__") else ():
+        found = _loader_in(held, collate, depth - 1)
+        if found is not None:
+            return found
+    return holder if isinstance(holder, DataLoader) and holder.collate_fn is collate else None
