@@ -37,7 +37,7 @@ records: .venv/.installed ## train the five seeds with and without mixup, one af
 	done; done
 
 results: .venv/.installed ## make the README's table of results anew from results/
-	.venv/bin/batchmix results results/*.jsonl --write README.md
+	.venv/bin/batchmix results results/*.jsonl --presets-only --write README.md
 
 bench: .venv/.installed-dev ## measure mixing beside the other libraries, into benchmarks/records and docs/benchmarks.md
 	PYTHONPATH=tests/shim .venv/bin/batchmix bench --shapes all \

@@ -163,8 +163,15 @@ def test_a_run_has_the_name_of_the_preset_that_has_its_settings_today(tmp_path):
     path.write_text("\n".join(map(json.dumps, (named, other))))
     found = read_records([path])
     assert [record["preset"] for record in found] == ["fast-bf16", "old-name (changed)"]
-    assert table(found).endswith("Where it says (changed), the preset has other settings today.")
+    everything, few = table(found), table(found, presets_only=True)
+    assert everything.endswith("Where it says (changed), the preset has other settings today.")
+    assert "| old-name (changed) |" in everything
     assert "changed" not in table(found[:1])
+    assert "old-name" not in few
+    assert few.endswith("1 more runs on record have settings that no preset has today.")
+    assert "more runs" not in table(found[:1], presets_only=True)
+    with pytest.raises(DataError, match=r"^found 1 records, none with the settings of a preset$"):
+        table(found[1:], presets_only=True)
 
 
 def test_a_missing_file_is_named(tmp_path):

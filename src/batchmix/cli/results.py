@@ -18,6 +18,11 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("records", nargs="+", type=Path, metavar="FILE", help="files of records (.jsonl)")
     parser.add_argument(
+        "--presets-only",
+        action="store_true",
+        help="leave out runs of other settings than a preset has today",
+    )
+    parser.add_argument(
         "--write",
         type=Path,
         metavar="DOC",
@@ -32,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from batchmix.files import write_whole
     from batchmix.recipe.results import insert_table, read_records, table
 
-    made = table(read_records(args.records))
+    made = table(read_records(args.records), presets_only=args.presets_only)
     if args.write is None:
         sys.stdout.write(made + "\n")
         return 0

@@ -43,12 +43,20 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return records
 
 
-def table(records: Sequence[Record]) -> str:
+def table(records: Sequence[Record], *, presets_only: bool = False) -> str:
     """A Markdown table, a row for all runs that differ in their seed alone, and what it says in words.
 
+    Args:
+        records: What ``read_records`` gave.
+        presets_only: Whether runs of other settings than a preset has today are counted, but not shown.
+
     Raises:
-        DataError: If a run is there twice.
+        DataError: If a run is there twice, or there is nothing to show.
     """
+    left_out = [record for record in records if presets_only and _is_changed(record)]
+    records = [record for record in records if record not in left_out]
+    if not records:
+        raise DataError(f"found {len(left_out)} records, none with the settings of a preset")
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(tuple(str(record.get(name)) for name in SAME), []).append(record)
@@ -62,11 +70,14 @@ def table(records: Sequence[Record]) -> str:
     words = [line for line in said if line is not None]
     machines = sorted({_machine(record) for record in records})
     torches = sorted({record["torch"] for record in records})
-    changed = any(record["preset"].endswith(CHANGED) for record in records)
     note = (
         f"Mean over the seeds and its 95% interval. TTA: logits averaged over mirrored and shifted views. "
         f"Made on {'; '.join(machines)}, torch {', '.join(torches)}."
-    ) + (f" Where it says{CHANGED}, the preset has other settings today." if changed else "")
+    )
+    if any(map(_is_changed, records)):
+        note += f" Where it says{CHANGED}, the preset has other settings today."
+    if left_out:
+        note += f" {len(left_out)} more runs on record have settings that no preset has today."
     return "\n".join([head, "|---|---|---|---|---|---|---|---|---|---|", *rows, "", *words, note])
 
 
@@ -87,6 +98,10 @@ def interval(values: Sequence[float]) -> float:
 
     quantile: float = t.ppf(0.975, len(values) - 1)
     return quantile * stdev(values) / math.sqrt(len(values))
+
+
+def _is_changed(record: Record) -> bool:
+    return str(record["preset"]).endswith(CHANGED)
 
 
 def _row(group: Sequence[Record]) -> str:
