@@ -16,7 +16,7 @@ from batchmix.bench.race.contenders import NAMES, OURS, SCRIPTS, contender, fron
 from batchmix.bench.race.page import NOTHING, insert, page, section
 from batchmix.bench.race.printed import PrintedRun, RunReader
 from batchmix.bench.race.records import append_records, read_records, records_of
-from batchmix.bench.race.turns import Entry
+from batchmix.bench.race.turns import Entry, alone_on
 from batchmix.errors import DataError, MixError
 from batchmix.recipe.config import PRESETS, preset
 
@@ -104,7 +104,8 @@ def take_turns(monkeypatch, checkout, turns, **changes):
     monkeypatch.setattr("sys.path", ["here"])
     monkeypatch.setattr("sys.stdin", io.StringIO("go\n" * turns))
     said = io.StringIO()
-    child._take_part(contender("airbench94_muon", checkout).orders() | {"held_out": False} | changes, said)
+    orders = contender("airbench94_muon", checkout).orders() | {"device": "cuda", "held_out": False}
+    child._take_part(orders | changes, said)
     return [json.loads(line) for line in said.getvalue().splitlines()]
 
 
@@ -123,10 +124,21 @@ def test_a_script_that_has_no_more_runs_says_so(monkeypatch, checkout):
 def test_airbench_does_not_run_without_a_gpu_or_on_other_images(monkeypatch, checkout):
     with pytest.raises(RuntimeError, match="its own training and test images"):
         take_turns(monkeypatch, checkout, 1, held_out=True)
-    monkeypatch.undo()
-    if not torch.cuda.is_available():
-        with pytest.raises(RuntimeError, match="needs a CUDA device"):
-            child._theirs(contender("airbench94").orders(), io.StringIO())
+    with pytest.raises(RuntimeError, match="needs a CUDA device"):
+        take_turns(monkeypatch, checkout, 1, device="cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="needs a CUDA device"):
+        child._theirs(contender("airbench94").orders() | {"device": "cuda"}, io.StringIO())
+
+
+def test_everyone_races_on_the_one_gpu_that_was_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert alone_on(torch.device("cpu")) == ("cpu", {})
+    assert alone_on(torch.device("cuda")) == ("cuda", {})
+    assert alone_on(torch.device("cuda:2")) == ("cuda", {"CUDA_VISIBLE_DEVICES": "2"})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert alone_on(torch.device("cuda:1")) == ("cuda", {"CUDA_VISIBLE_DEVICES": "7"})
 
 
 # Records, and the page

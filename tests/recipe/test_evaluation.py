@@ -64,6 +64,19 @@ def test_a_net_may_overwrite_its_last_logits():
     assert ours == plain
 
 
+def test_a_net_is_compiled_once_for_all_views():
+    compiled = []
+    net = torch.compile(
+        Linear(), backend=lambda graph, inputs: compiled.append(graph) or graph.forward, dynamic=False
+    )
+    images = torch.randn(30, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    images, labels = images.contiguous(memory_format=torch.channels_last), torch.arange(30) % 10
+    scores = evaluate(net, images, labels, batch_size=10)
+    predict(net, images, batch_size=10)
+    assert len(compiled) == 1
+    assert scores == evaluate(Linear(), images, labels, batch_size=10)
+
+
 def test_scores_are_those_counted_by_hand():
     probs = [[0.7, 0.2, 0.1], [0.1, 0.72, 0.18], [0.05, 0.9, 0.05], [0.3, 0.3, 0.4]]
     labels = [0, 2, 1, 2]

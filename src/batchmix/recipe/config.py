@@ -241,7 +241,7 @@ PRESETS: dict[str, Preset] = {
         TrainConfig(
             mix="none", epochs=8, batch_size=2000, widths=(64, 256, 256), label_smoothing=0.2, compile="auto"
         ),
-        "94% on one GPU, compiled, at the settings of airbench94_muon; not measured yet",
+        "94% on one GPU, compiled, close to the settings of airbench94_muon; not measured yet",
     ),
     "gpu95": Preset(
         TrainConfig(

@@ -50,7 +50,7 @@ def evaluate(
     """
     was_training = net.training
     net.eval()
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference mode: there a compiled net is compiled anew for views of the images
         parts = [_two_logits(net, part, autocast) for part in torch.split(images, batch_size)]
     net.train(was_training)
     plain, augmented = (torch.cat(logits) for logits in zip(*parts, strict=True))
@@ -80,7 +80,7 @@ def predict(
     """Float32 logits (N, K) of normalised images (N, 3, H, W) as they are; the net is left in its mode."""
     was_training = net.training
     net.eval()
-    with torch.inference_mode(), autocast():
+    with torch.no_grad(), autocast():
         logits = torch.cat([_logits(net, part) for part in torch.split(images, batch_size)])
     net.train(was_training)
     return logits

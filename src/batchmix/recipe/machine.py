@@ -41,8 +41,17 @@ def has_bf16_units() -> bool:
 
 def in_bfloat16(device: torch.device, precision: str = "auto") -> bool:
     """Whether a net is computed in bfloat16: by name, or ``auto`` where the device multiplies it faster."""
-    faster = device.type == "cuda" or (device.type == "cpu" and has_bf16_units())
-    return precision == "bfloat16" or (precision == "auto" and faster)
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":  # AMD's, or NVIDIA's from Ampere on; older ones compute it by way of float32
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and has_bf16_units()
+
+
+def visible_gpus() -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` calls the GPUs that this process sees, in their order."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return shown.split(",") if shown else [str(index) for index in range(torch.cuda.device_count())]
 
 
 def busy_share(seconds: float = 0.5) -> float:

@@ -90,7 +90,7 @@ def _norm(
     x = input if input.dtype == torch.float64 else input.float()
     places = [0, *range(2, x.dim())]
     shape = [1, -1, *[1] * (x.dim() - 2)]
-    own = x.new_tensor([x.numel() / x.shape[1]])
+    own = x.new_full((1,), x.numel() / x.shape[1])  # filled on the device, which nobody waits for
     summed = _Sum.apply(torch.cat([x.sum(places), own]))  # type: ignore[no-untyped-call]
     count = summed[-1].detach()
     mean: Tensor = summed[:-1] / count

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import queue
 import tempfile
 import time
@@ -18,6 +17,7 @@ import torch
 
 from batchmix._version import __version__
 from batchmix.errors import DataError, MixError
+from batchmix.recipe.machine import visible_gpus
 from batchmix.recipe.run import stop_on_signal
 from batchmix.recipe.training import pick_device
 from batchmix.study.children import GRACE, Child, Events
@@ -191,9 +191,7 @@ def environments(jobs: int | None, threads: int | None, device: torch.device) ->
     """
     gpus: list[str] = []
     if device.type == "cuda":
-        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = shown.split(",") if shown else [str(i) for i in range(torch.cuda.device_count())]
-        gpus = gpus if device.index is None else [gpus[device.index]]
+        gpus = visible_gpus() if device.index is None else [visible_gpus()[device.index]]
     jobs = jobs or max(1, len(gpus))
     threads = threads or max(1, torch.get_num_threads() // jobs)
     made = []

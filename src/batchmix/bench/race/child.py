@@ -88,7 +88,7 @@ def _theirs(orders: Mapping[str, Any], said: TextIO) -> None:
     """Run airbench as it is; whatever it prints stops it, at the end of a run, until its next turn."""
     import torch
 
-    if not torch.cuda.is_available():
+    if orders["device"] != "cuda" or not torch.cuda.is_available():
         raise RuntimeError("airbench needs a CUDA device")
     if orders["held_out"]:
         raise RuntimeError("airbench takes its own training and test images")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,8 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+import torch
+
 from batchmix.bench.race.contenders import Contender
 from batchmix.data import CIFAR10_CLASSES, load_cifar10
+from batchmix.recipe.machine import visible_gpus
 
 COMMAND = (sys.executable, "-m", "batchmix.bench.race.child")
 
@@ -74,8 +78,6 @@ def race(
 
 def write_for_airbench(folder: Path, root: str | None) -> None:
     """CIFAR-10 where airbench looks for it, so that it downloads nothing: ``cifar10/{train,test}.pt``."""
-    import torch
-
     data = load_cifar10(Path(root) if root else None, progress=False)
     (folder / "cifar10").mkdir()
     parts = (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y))
@@ -86,6 +88,19 @@ def write_for_airbench(folder: Path, root: str | None) -> None:
             "classes": list(CIFAR10_CLASSES),
         }
         torch.save(content, folder / "cifar10" / f"{name}.pt")
+
+
+def alone_on(device: torch.device) -> tuple[str, dict[str, str]]:
+    """What a process is to call the device, and the variables under which it sees no other GPU.
+
+    airbench takes the first that it sees.
+
+    Raises:
+        IndexError: If there is no such GPU.
+    """
+    if device.type != "cuda" or device.index is None:
+        return str(device), {}
+    return "cuda", {"CUDA_VISIBLE_DEVICES": visible_gpus()[device.index]}
 
 
 class _Child:
@@ -105,9 +120,11 @@ class _Child:
             entry.missing = f"there is no {entry.contender.script}"
         else:
             ours = entry.contender.config is not None
+            device, variables = alone_on(torch.device(self.options["device"]))
             with self.log.open("wb") as log:
                 self.process = subprocess.Popen(
                     COMMAND,
+                    env={**os.environ, **variables},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -115,7 +132,7 @@ class _Child:
                     text=True,
                     encoding="utf-8",
                 )
-            entry.ready = self._ask({**entry.contender.orders(), **self.options}) or {}
+            entry.ready = self._ask({**entry.contender.orders(), **self.options, "device": device}) or {}
         return "ready" if entry.missing is None else f"missing, {entry.missing}"
 
     def take_turn(self) -> None:
