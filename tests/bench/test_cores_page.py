@@ -68,7 +68,7 @@ def test_goals_take_accuracy_time_and_seeds(
     made |= {"preset": "quick-bf16", **PRESETS["quick-bf16"].config.as_dict(), "accuracy_tta": accuracy}
     text = page(record, [made] * seeds)
     assert (
-        f"{verdict} reached by quick-bf16: {accuracy:.2%} in {steps / 400:.2f} of it, {seeds} seeds." in text
+        f"{verdict} reached by quick-bf16: {accuracy:.3%} in {steps / 400:.3f} of it, {seeds} seeds." in text
     )
     assert "fast-bf16:" not in text
 

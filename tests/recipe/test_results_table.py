@@ -68,6 +68,7 @@ def test_runs_are_paired_by_their_settings_whatever_the_preset_was_called():
     [
         ({"accuracy_tta": 0.94, "train_seconds": 360.0}, 5, "is reached"),
         ({"accuracy_tta": 0.9399}, 5, "is not reached"),
+        ({"accuracy_tta": 0.93999999}, 5, "is reached"),  # .94 in float32
         ({"train_seconds": 361.0}, 5, "is not reached"),
         ({}, 4, "is not reached"),
     ],
@@ -78,7 +79,7 @@ def test_the_goal_is_held_against_accuracy_time_and_seeds(changes, seeds, words)
 
 
 @pytest.mark.parametrize(
-    "changes", [{"mix": "none"}, {"images": 5000}, {"device": "a GPU"}, {"preset": "quick"}]
+    "changes", [{"mix": "none"}, {"images": 5000}, {"device": "a GPU"}, {"preset": "quick"}, {"cores": 64}]
 )
 def test_other_runs_are_not_held_against_the_goal(changes):
     assert "goal" not in table([{**RECORD, **changes}])
@@ -92,7 +93,10 @@ def test_a_single_seed_has_no_interval():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("mix", "none"), ("alpha", 0.2), ("epochs", 3), ("cpu", "B"), ("cores", 8), ("preset", "quick")],
+    [
+        *(("mix", "none"), ("alpha", 0.2), ("epochs", 3), ("cpu", "B"), ("cores", 8), ("preset", "quick")),
+        ("ranks", 2),
+    ],
 )
 def test_runs_that_differ_in_more_than_their_seed_have_rows_of_their_own(name, value):
     assert len(rows([RECORD, {**RECORD, "seed": 1, name: value}])) == 2
@@ -103,6 +107,16 @@ def test_so_do_runs_with_other_settings(name, value):
     settings = {"widths": [32, 128, 128], "batch_size": 250, "fold": True}
     record = {**RECORD, **settings}
     assert len(rows([record, {**record, "seed": 1, name: value}])) == 2
+
+
+def test_processes_are_named_and_older_records_had_one(tmp_path):
+    path = tmp_path / "records.jsonl"
+    settings = {**PRESETS["quick"].config.as_dict(), **RECORD, "preset": "quick"}
+    runs = [settings, {**settings, "seed": 1, "ranks": 1}, {**settings, "ranks": 2}]
+    path.write_text("\n".join(map(json.dumps, runs)))
+    one, two = rows(read_records([path]))
+    assert one[3] == "0 to 1"
+    assert two[0].endswith(", 2 processes")
 
 
 def test_scattered_seeds_are_listed_and_runs_without_mixing_say_so():
@@ -143,6 +157,10 @@ CORRUPT = {
     "a list": "[]",
     "no UTF-8": b"\xff\xfe",
     **{f"no {n}": json.dumps({k: v for k, v in RECORD.items() if k != n}) for n in sorted(RECORD)},
+    **{
+        f"accuracy {value}": json.dumps({**RECORD, "accuracy": value})
+        for value in (None, "0.9", math.nan, True)
+    },
 }
 
 

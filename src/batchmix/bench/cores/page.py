@@ -12,7 +12,7 @@ from batchmix.bench.cores.steps import MATRIX, ORDER
 from batchmix.errors import DataError
 from batchmix.recipe.config import preset, preset_of
 from batchmix.recipe.onednn import DIRECTIONS
-from batchmix.recipe.results import interval
+from batchmix.recipe.results import DIGITS, interval
 
 Record = Mapping[str, Any]
 
@@ -164,12 +164,12 @@ def goal_lines(record: Record, results: Sequence[Record]) -> list[str]:
         found = runs.get((name, preset(name).mix, "auto"), [])
         if not found or name not in {row["name"] for row in rows}:
             continue
-        came = mean(run["accuracy_tta"] for run in found)
+        came = round(mean(run["accuracy_tta"] for run in found), DIGITS)
         took = total_of(record, name)[1] / total_of(record, first)[1]
         reached = came >= accuracy and took <= share and len(found) >= SEEDS
         lines += [
             f"The goal, {accuracy:.0%} in at most {share:g} of the time of {first} (mean of {SEEDS} seeds, "
-            f"with TTA), {'is' if reached else 'is not'} reached by {name}: {came:.2%} in {took:.2f} of it, "
+            f"with TTA), {'is' if reached else 'is not'} reached by {name}: {came:.3%} in {took:.3f} of it, "
             f"{len(found)} seeds.",
             "",
         ]
