@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from batchmix import CutMix, Mixup, ResizeMix, SmoothMix, blend
+from batchmix import CutMix, EnergyMixup, MixPlan, Mixup, ResizeMix, SmoothMix, blend
 from batchmix.kernels import cpu
 
 pytestmark = pytest.mark.skipif(cpu.loops() is None, reason="needs numba")
@@ -28,6 +28,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return fused(*args, **kwargs)
 
     monkeypatch.setattr(cpu, "SMALLEST", 0)
+    monkeypatch.setattr(cpu, "SHORTEST", 0)
     monkeypatch.setattr(cpu, "mix", watched)
     return made
 
@@ -71,3 +72,34 @@ def test_what_torch_has_to_see_or_the_loops_cannot_do_is_left_to_torch(calls: li
 def test_small_batches_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "mix", lambda *_, **__: pytest.fail("too small to pay"))
     blend(X, PLANS["Mixup"])
+
+
+def test_soft_masks_of_few_places_are_left_to_torch(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "SHORTEST", 128)
+    features = torch.rand(5, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    blend(features, SmoothMix(seed=2).plan(features))
+    assert calls == []
+    blend(features, CutMix(seed=2).plan(features))  # pastes runs of places
+    channels_last = features.contiguous(memory_format=torch.channels_last)
+    blend(channels_last, SmoothMix(seed=2).plan(features))  # the channels of each place lie side by side
+    assert len(calls) == 2
+
+
+def test_a_mask_of_one_place_is_a_weight_for_each_row(calls: list[Any]) -> None:
+    waves = torch.rand(5, 2, 64, generator=torch.Generator().manual_seed(0))
+    plan = EnergyMixup(seed=2).plan(waves)
+    mixed = blend(waves, plan)
+    assert torch.equal(mixed, torch.lerp(waves[plan.partner], waves, plan.mask.view(5, 1, 1)))
+    ((_, partner, weights, mask),) = calls
+    assert torch.equal(partner, plan.partner)
+    assert torch.equal(weights, plan.mask.flatten())
+    assert mask is None
+
+
+def test_one_mask_for_the_batch_is_no_weight_for_each_row(calls: list[Any]) -> None:
+    plan = MixPlan(torch.tensor([1, 2, 0]), torch.full((3,), 0.25), torch.rand(1, 1, 3))
+    x = torch.rand(3, 2, 3)
+    assert torch.equal(blend(x, plan), torch.lerp(x[plan.partner], x, plan.mask))
+    assert calls[0][3] is plan.mask

@@ -26,6 +26,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def any_size(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small batches count as large, and are cut into many blocks for up to 8 threads."""
     monkeypatch.setattr(cpu, "SMALLEST", 0)
+    monkeypatch.setattr(cpu, "SHORTEST", 0)
     monkeypatch.setattr(fused, "BLOCK", 256)
     monkeypatch.setattr(fused, "BLOCK_IN_PLACE", 128)
     monkeypatch.setattr(fused, "BLOCK_NORMALISED", 16)

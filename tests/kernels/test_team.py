@@ -23,6 +23,7 @@ needs_team = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def shared_at_any_size(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(cpu, "SMALLEST", 0)
+    monkeypatch.setattr(cpu, "SHORTEST", 0)
     monkeypatch.setattr(fused, "BLOCK", 256)
     monkeypatch.setattr(fused, "BLOCK_IN_PLACE", 128)
     monkeypatch.setattr(threads, "WORTH_A_THREAD", 1)

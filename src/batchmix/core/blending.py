@@ -58,6 +58,7 @@ def blend(
     if normalize is not None:
         return _blend_images(x, plan, other, out, normalize)
     resized = plan.window is not None
+    plan = _by_row(plan)
     kernel = selected.for_samples(x, plan.partner, plan.lam, plan.mask, other=other, out=out, resized=resized)
     if kernel is not None:  # the same bits, sooner
         mixed: Tensor = kernel.mix(x, plan.partner, plan.lam, plan.mask, other=other, out=out)
@@ -67,6 +68,14 @@ def blend(
         partners = resize_into(at_least_float32(partners), plan.window)
     mixed = combine(x, partners, weights_of(x, plan.lam, plan.mask), _room(x, partners, out))
     return mixed if out is None or mixed is out else out.copy_(mixed)
+
+
+def _by_row(plan: MixPlan) -> MixPlan:
+    """A soft mask of one place is a weight for each row: kernels have no need to go from place to place."""
+    mask = plan.mask
+    if mask is None or plan.window is not None or mask.dtype != torch.float32:
+        return plan
+    return MixPlan(plan.partner, mask.flatten()) if mask.numel() == len(mask) == len(plan) else plan
 
 
 def _blend_images(

@@ -21,6 +21,7 @@ from batchmix.kernels.pixels import check_dtype, computed_in, constants
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SMALLEST = 1 << 18  # bytes of a batch; below, a call costs more than it saves
+SHORTEST = 128  # places of a soft mask; a call for each plane of a row costs more than fewer of them save
 SMALLEST_MASKS = 1 << 14  # places of all masks; the least that belong to such a batch of three channels
 SHARED = 32  # times as much where torch's own operations have several threads that the loops do not have
 
@@ -40,7 +41,9 @@ def can_mix(
     subclasses of Tensor. Costs microseconds, but for the first call that is true, which imports numba.
     """
     smallest = SMALLEST * (SHARED if torch.get_num_threads() > 1 and not team.is_there() else 1)
-    return x.nbytes >= smallest and why_not(x, partner, lam, mask, other=other, out=out) is None
+    if x.nbytes < smallest or _in_short_runs(x, mask):
+        return False
+    return why_not(x, partner, lam, mask, other=other, out=out) is None
 
 
 def why_not(
@@ -68,6 +71,14 @@ def why_not(
     if module is None:
         return "no numba that is installed and compiles"
     return None if x.dtype != torch.float16 or module.HAS_FLOAT16 else "a processor without float16"
+
+
+def _in_short_runs(x: Tensor, mask: Tensor | None) -> bool:
+    """Whether few values that a soft mask weighs lie side by side; channels last, each weight has several."""
+    if mask is None or mask.dtype == torch.bool or math.prod(mask.shape[2:]) >= SHORTEST:
+        return False
+    layout = layout_of([x], mask)
+    return layout is not None and layout.inner == 1
 
 
 def _why_torch(tensors: list[Tensor], mask: Tensor | None) -> str | None:
