@@ -289,6 +289,27 @@ def test_a_wrong_argument_is_named_in_one_line(
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("masked", [False, True])
+def test_weights_that_are_learned_have_gradients(masked: bool, dtype: torch.dtype) -> None:
+    x, partner = noise(3, 2, 4, dtype=dtype), torch.tensor([1, 2, 0])
+    weight = torch.tensor([0.25, 0.5, 0.75], requires_grad=True)
+    mask = weight.view(3, 1, 1).expand(3, 1, 4) if masked else None
+    blend(x, MixPlan(partner, weight, mask)).double().sum().backward()
+    torch.testing.assert_close(weight.grad.double(), (x - x[partner]).double().sum((1, 2)), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_forward_derivatives_flow(given: bool) -> None:
+    x, tangent, plan = noise(3, 4), noise(3, 4, seed=1), some_plan(3)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, tangent)
+        mixed = blend(dual, plan, out=torch.empty(3, 4) if given else None)
+        value, derivative = torch.autograd.forward_ad.unpack_dual(mixed)
+    assert torch.equal(value, blend(x, plan))
+    torch.testing.assert_close(derivative, blend(tangent, plan))
+
+
 def test_one_batch_under_many_weights_by_vmap() -> None:
     x, partner = torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 2, 0])
     lams = torch.tensor([[0.5, 0.75, 1.0], [0.25, 0.0, 0.5]])

@@ -66,7 +66,8 @@ def blend(
     partners = (x if other is None else other)[plan.partner]
     if plan.window is not None:
         partners = resize_into(at_least_float32(partners), plan.window)
-    mixed = combine(x, partners, weights_of(x, plan.lam, plan.mask), _room(x, partners, out))
+    weight = weights_of(x, plan.lam, plan.mask)
+    mixed = combine(x, partners, weight, _room(x, partners, weight, out))
     return mixed if out is None or mixed is out else out.copy_(mixed)
 
 
@@ -101,12 +102,14 @@ def _blend_images(
     return images
 
 
-def _room(x: Tensor, partners: Tensor, out: Tensor | None) -> Tensor | None:
+def _room(x: Tensor, partners: Tensor, weight: Tensor, out: Tensor | None) -> Tensor | None:
     """Memory for the result: ``out``, or the partners', a copy already; new memory costs as much again.
 
     None, for torch to find it, where gradients have to flow or torch.func and torch.compile look on.
     """
-    if torch.is_grad_enabled() and (x.requires_grad or partners.requires_grad):
+    if torch.is_grad_enabled() and any(part.requires_grad for part in (x, partners, weight)):
+        return None
+    if torch.autograd.forward_ad._current_level >= 0:
         return None
     if out is not None or torch.compiler.is_compiling():
         return out
