@@ -117,6 +117,7 @@ MIXER = Halves(seed=0)
         ("x", lambda: MIXER(np.zeros((4, 3)), Y)),
         ("plan", lambda: MIXER(X, Y, plan=MixPlan.identity(3))),
         ("plan", lambda: MIXER(X, Y, plan=MixPlan.identity(4, "meta"))),
+        ("plan", lambda: MIXER(X, Y, plan=MixPlan(torch.arange(3), torch.ones(3)))),
         ("plan", lambda: MIXER(X, Y, plan="again")),
         ("second", lambda: MIXER.between((X, Y), (X[:, :2], Y))),
         ("second", lambda: MIXER.between((X, Y), (X[:3], Y[:3]))),

@@ -86,6 +86,9 @@ class Choice(Mixer):
     def _value(self, name: str) -> float:
         return self.probabilities[name] if name in self.methods else super()._value(name)
 
+    def _always_pastes(self) -> bool:
+        return all(method._always_pastes() for method in self.methods.values())
+
     def _sample(
         self,
         draws: Draws,

@@ -23,7 +23,7 @@ from batchmix.core.batches import (
 from batchmix.core.blending import blend
 from batchmix.core.draws import Draws, rank
 from batchmix.core.normalizing import Normalize
-from batchmix.core.plan import MixPlan, describe
+from batchmix.core.plan import MixPlan, check_plan, describe
 from batchmix.core.sampling import check_alpha, check_probability
 from batchmix.core.schedules import Schedule
 from batchmix.core.targets import MixedTarget
@@ -79,6 +79,10 @@ class Mixer:
 
     whole_plan: ClassVar[bool] = True
     """Whether ``blend`` by the plan is all of the mixing; only then can the method be one of a ``Choice``."""
+
+    pastes: ClassVar[bool] = False
+    """Whether every position is the sample's or its partner's as it is, so that class ids of positions are
+    pasted with it. They are then handed back as they are where a batch is not mixed."""
 
     reads_pixels: ClassVar[bool] = True
     """Whether ``sample`` reads the values of ``x``. Where images are normalised, a method that does not is
@@ -297,13 +301,20 @@ class Mixer:
 
     def _mix(self, leaves: list[Leaf], plan: MixPlan | None, step: int | None) -> dict[str, Any]:
         """The new value of every leaf, by its path."""
-        check_lengths(leaves)
+        samples = check_lengths(leaves)
         check_images(leaves, self.normalize)
-        if plan is not None and not isinstance(plan, MixPlan):
-            raise MixError(f"plan takes a MixPlan, got {describe(plan)}")
         if plan is None:
-            plan = self._draw_for(leaves, step)
-        return unmixed(leaves, self.normalize) if plan is None else self._apply(leaves, plan)
+            drawn = self._draw_for(leaves, step)
+            plan = MixPlan.identity(len(samples), samples.device) if drawn is None else drawn
+        else:
+            check_plan(plan, samples)
+        if plan.is_identity:
+            return unmixed(leaves, plan, self.normalize, pastes=self._always_pastes())
+        return self._apply(leaves, plan)
+
+    def _always_pastes(self) -> bool:
+        """``pastes``, for all that is drawn; a method made of others asks them."""
+        return self.pastes
 
     def _kinds_of(self, x: Any, kinds: Kinds | None) -> Kinds | None:
         """The user's kinds, with those that a method knows by itself."""

@@ -118,6 +118,15 @@ def test_switched_off_it_gives_timms_targets() -> None:
     assert not torch.equal(ours(x, y)[0], x)
 
 
+@pytest.mark.parametrize("mixer", [bm.TokenCutMix(1.0), bm.TabularCutMix(), bm.EnergyMixup()], ids=repr)
+def test_methods_with_masks_of_their_own_can_be_switched_off(mixer: bm.Mixer) -> None:
+    x, mixup_fn = torch.rand(4, 9), Mixup(mixer=mixer, num_classes=6, label_smoothing=0.0)
+    mixup_fn.mixup_enabled = False
+    mixed, target = mixup_fn(x, torch.arange(4))
+    assert torch.equal(mixed, x)
+    assert torch.equal(target, torch.eye(6)[:4])
+
+
 def test_it_ends_at_its_off_epoch() -> None:
     x, y = batch()
     mixup_fn = Mixup(num_classes=6, mixup_off_epoch=2, seed=0)

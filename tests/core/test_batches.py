@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from batchmix import CutMix, MixedTarget, MixError, MixPlan, Mixup, blend
+from batchmix import Choice, CutMix, MixedTarget, Mixer, MixError, MixPlan, Mixup, blend
 
 G = torch.Generator().manual_seed(0)
 B = 4
@@ -108,6 +108,22 @@ def test_class_ids_of_positions_are_pasted_or_paired_and_never_blended() -> None
     assert set(pasted.unique().tolist()) <= set(MAP.unique().tolist())
     _, paired = Mixup(1.0, seed=3)(IMAGE, MAP)
     assert_target(paired, MAP, plan_of(Mixup()))
+
+
+@pytest.mark.parametrize("alone", [CutMix(1.0, p=0.5, seed=3), Choice({CutMix(1.0): 0.5}, seed=3)], ids=repr)
+def test_class_ids_of_positions_stay_ids_where_a_method_that_pastes_does_not_mix(alone: Mixer) -> None:
+    changed = []
+    for _ in range(10):
+        _, ids = alone(IMAGE, MAP)
+        assert isinstance(ids, Tensor)
+        changed.append(ids is not MAP)
+    assert set(changed) == {True, False}
+
+
+def test_class_ids_of_positions_stay_paired_where_a_method_that_blends_does_not_mix() -> None:
+    for mixer in (Mixup(p=0.0), Choice({Mixup(): 0.0, CutMix(): 0.0})):
+        _, paired = mixer(IMAGE, MAP)
+        assert_target(paired, MAP, MixPlan.identity(B))
 
 
 def test_a_replayed_plan_mixes_masks_and_second_views_alike() -> None:

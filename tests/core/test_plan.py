@@ -31,6 +31,15 @@ def test_identity_keeps_every_sample() -> None:
     assert MixPlan.identity(2, "meta").device.type == "meta"
 
 
+def test_identity_is_known_without_asking_the_device() -> None:
+    plan = MixPlan.identity(3)
+    assert plan.is_identity
+    assert plan.to("meta").is_identity
+    assert copy.deepcopy(plan).is_identity
+    assert not MixPlan(torch.arange(3), torch.ones(3)).is_identity
+    assert not dataclasses.replace(plan, partner=PARTNER, lam=LAM).is_identity
+
+
 def test_a_plan_moves_with_all_it_has() -> None:
     moved = MixPlan(PARTNER, LAM, MASK).to("meta")
     assert {moved.partner.device.type, moved.lam.device.type, moved.mask.device.type} == {"meta"}

@@ -179,6 +179,20 @@ def test_a_plan_replays_on_whatever_belongs_to_the_batch(method: type[Mixer]) ->
     assert mixer.step == 1  # a replay is not a draw
 
 
+@pytest.mark.parametrize("sent", [lambda plan: plan, lambda plan: pickle.loads(pickle.dumps(plan.to("cpu")))])
+def test_a_plan_of_a_batch_that_is_not_mixed_replays_too(method: type[Mixer], sent: object) -> None:
+    x, y = samples(method, 8, torch.float32), targets(method, 8)
+    plan = sent(make(method, p=0.0, seed=3).plan(x, y))
+    mixed, target = make(method, seed=3)(x, y, plan=plan)
+    assert mixed is x
+    assert torch.equal(target.lam, torch.ones(8))
+
+
+def test_a_method_that_pastes_says_so(method: type[Mixer]) -> None:
+    plan = make(method, seed=3).plan(samples(method, 8, torch.float32), targets(method, 8))
+    assert method.pastes == (plan.mask is not None and plan.mask.dtype == torch.bool)
+
+
 def test_a_method_mixes_in_a_choice_as_it_does_alone_or_is_refused(method: type[Mixer]) -> None:
     x, y, alone = samples(method, 8, torch.float32), targets(method, 8), make(method)
     if not method.whole_plan:

@@ -94,6 +94,12 @@ def test_labels_of_tokens_are_pasted_with_them() -> None:
     assert not torch.equal(x["input_ids"], ids)
 
 
+def test_labels_of_tokens_stay_ids_where_nothing_is_mixed() -> None:
+    ids, _ = batch()
+    labels = ids * 7
+    assert TokenCutMix(p=0.0)(ids, labels, kinds={"y": "segmentation"})[1] is labels
+
+
 @pytest.mark.parametrize("labels", [torch.zeros(6, T, dtype=torch.long), torch.rand(6, T, 3)])
 def test_labels_of_tokens_are_not_paired_in_silence(labels: torch.Tensor) -> None:
     ids, _ = batch()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batchmix.core.batches import Kind, Leaf, lead_of
+from batchmix.core.batches import Kind, Leaf
 from batchmix.core.blending import blend
 from batchmix.core.normalizing import Normalize
 from batchmix.core.objects import mix_objects
@@ -39,14 +39,24 @@ def apply_plan(leaf: Leaf, plan: MixPlan, normalize: Normalize | None = None) ->
         raise MixError(f"{leaf.path}: {error}") from None
 
 
-def unmixed(leaves: list[Leaf], normalize: Normalize | None = None) -> dict[str, Any]:
-    """A batch that is not mixed: the inputs themselves, and targets that are all their own label."""
-    lead = lead_of(leaves)
-    identity = MixPlan.identity(len(lead), lead.device)
-    return {
-        leaf.path: _as_input(leaf, normalize) if leaf.kind == "input" else apply_plan(leaf, identity)
-        for leaf in leaves
-    }
+def unmixed(
+    leaves: list[Leaf], identity: MixPlan, normalize: Normalize | None = None, *, pastes: bool = False
+) -> dict[str, Any]:
+    """A batch that is not mixed: the inputs themselves, and targets that are all their own label.
+
+    Args:
+        leaves: Of the batch.
+        identity: The plan of a batch that is not mixed.
+        normalize: For inputs that are uint8.
+        pastes: Mixed batches of the same run have pasted class ids of positions, so these stay ids here.
+    """
+
+    def part(leaf: Leaf) -> Any:
+        if leaf.kind == "input":
+            return _as_input(leaf, normalize)
+        return leaf.value if leaf.kind == "segmentation" and pastes else apply_plan(leaf, identity)
+
+    return {leaf.path: part(leaf) for leaf in leaves}
 
 
 def check_images(leaves: list[Leaf], normalize: Normalize | None) -> None:

@@ -94,8 +94,8 @@ def rebuild(batch: Any, mixed: Mapping[str, Any], *, root: str) -> Any:
     return new
 
 
-def check_lengths(leaves: list[Leaf]) -> int:
-    """The number of samples, B, which all leaves share.
+def check_lengths(leaves: list[Leaf]) -> Tensor:
+    """A leaf of samples, whose length and device all others share.
 
     Raises:
         MixError: If a leaf has no samples, or their numbers or devices differ.
@@ -121,7 +121,8 @@ def check_lengths(leaves: list[Leaf]) -> int:
             )
     if first is None:
         raise MixError("batch takes at least one tensor of samples, got none")
-    return len(first.value)
+    value: Tensor = first.value
+    return value
 
 
 def lead_of(leaves: list[Leaf]) -> Tensor:

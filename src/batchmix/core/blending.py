@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from batchmix.core.normalizing import Normalize, check_out
-from batchmix.core.plan import MixPlan, describe
+from batchmix.core.plan import MixPlan, check_plan, describe
 from batchmix.core.resizing import resize_into
 from batchmix.errors import MixError
 from batchmix.kernels import selected
@@ -131,12 +131,7 @@ def _check(
         check_out(normalize, x, out)
     elif not x.is_floating_point():
         raise MixError(f"x takes floating point samples, such as x.float() / 255, got {describe(x)}")
-    if not isinstance(plan, MixPlan):
-        raise MixError(f"plan takes a MixPlan, got {describe(plan)}")
-    if len(x) != len(plan):
-        raise MixError(f"plan takes as many samples as x: {len(x)}, got {len(plan)}")
-    if x.device != plan.device:
-        raise MixError(f"plan takes the device of x: {x.device}, got {plan.device}")
+    check_plan(plan, x)
     for name, tensor in (("other", other), ("out", out if normalize is None else None)):
         if tensor is None or tensor is x:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,9 @@ class MixPlan:
             ends exclusive: the partner's whole image is resized into this part of the image before the mask
             says where it is seen. None where the partner stays as it is. Only beside a mask.
 
+    Attributes:
+        is_identity: Whether ``identity`` made the plan: so much is known without asking the device.
+
     Raises:
         MixError: If the shapes, dtypes or devices do not fit together.
 
@@ -41,6 +44,7 @@ class MixPlan:
     lam: Tensor
     mask: Tensor | None = None
     window: Tensor | None = None
+    is_identity: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, part, dtype in (("partner", self.partner, torch.int64), ("lam", self.lam, torch.float32)):
@@ -80,7 +84,11 @@ class MixPlan:
     @classmethod
     def identity(cls, batch_size: int, device: torch.device | str | None = None) -> MixPlan:
         """The plan that leaves a batch of ``batch_size`` samples as it is: own partner, ``lam`` 1."""
-        return cls(torch.arange(batch_size, device=device), torch.ones(batch_size, device=device))
+        plan = cls(torch.arange(batch_size, device=device), torch.ones(batch_size, device=device))
+        object.__setattr__(
+            plan, "is_identity", True
+        )  # no argument: what is made otherwise is not known to be
+        return plan
 
     def __len__(self) -> int:
         """Number of samples, B."""
@@ -107,6 +115,8 @@ class MixPlan:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> MixPlan:
         """The same plan on another device."""
+        if self.is_identity:
+            return MixPlan.identity(len(self), device)
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)
@@ -114,6 +124,16 @@ class MixPlan:
         mask = None if self.mask is None else move(self.mask)
         window = None if self.window is None else move(self.window)
         return MixPlan(move(self.partner), move(self.lam), mask, window)
+
+
+def check_plan(plan: object, x: Tensor) -> None:
+    """Raise a MixError unless ``plan`` is a MixPlan for as many samples as ``x`` has, on their device."""
+    if not isinstance(plan, MixPlan):
+        raise MixError(f"plan takes a MixPlan, got {describe(plan)}")
+    if len(x) != len(plan):
+        raise MixError(f"plan takes as many samples as x: {len(x)}, got {len(plan)}")
+    if x.device != plan.device:
+        raise MixError(f"plan takes the device of x: {x.device}, got {plan.device}")
 
 
 def describe(value: Any) -> str:

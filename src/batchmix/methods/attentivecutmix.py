@@ -19,7 +19,7 @@ Deep Learning Based Image Classification, arXiv:2003.13048.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +60,8 @@ class AttentiveCutMix(Mixer):
 
     Source: Walawalkar et al. 2020, arXiv:2003.13048.
     """
+
+    pastes: ClassVar[bool] = True
 
     def __init__(
         self,

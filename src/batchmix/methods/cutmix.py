@@ -57,6 +57,8 @@ class CutMix(Mixer):
     Source: Yun et al. 2019, arXiv:1905.04899, eq. 1 and 2; one box for the batch there.
     """
 
+    pastes: ClassVar[bool] = True
+
     reads_pixels: ClassVar[bool] = False
 
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)

@@ -57,6 +57,8 @@ class FMix(Mixer):
     Source: Harris et al. 2020, arXiv:2002.12047, section 4.
     """
 
+    pastes: ClassVar[bool] = True
+
     reads_pixels: ClassVar[bool] = False
 
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)

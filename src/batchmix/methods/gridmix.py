@@ -59,6 +59,8 @@ class GridMix(Mixer):
     Source: Baek et al. 2021, Pattern Recognition 109, section 3.
     """
 
+    pastes: ClassVar[bool] = True
+
     reads_pixels: ClassVar[bool] = False
 
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)

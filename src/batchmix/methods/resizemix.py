@@ -56,6 +56,8 @@ class ResizeMix(Mixer):
     Source: Qin et al. 2020, arXiv:2012.11101, section 3.
     """
 
+    pastes: ClassVar[bool] = True
+
     reads_pixels: ClassVar[bool] = False
 
     def __init__(

@@ -58,6 +58,8 @@ class SaliencyMix(Mixer):
     Source: Uddin et al. 2021, arXiv:2006.01791, section 3.
     """
 
+    pastes: ClassVar[bool] = True
+
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
 
     def __init__(

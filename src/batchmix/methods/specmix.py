@@ -56,6 +56,8 @@ class SpecMix(Mixer):
 
     takes: ClassVar[str] = "spectrograms"
 
+    pastes: ClassVar[bool] = True
+
     hyperparameters: ClassVar[tuple[str, ...]] = ("gamma",)
 
     def __init__(

@@ -75,6 +75,8 @@ class TabularCutMix(Mixer):
 
     takes: ClassVar[str] = "tables"
 
+    pastes: ClassVar[bool] = True
+
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
 
     def __init__(

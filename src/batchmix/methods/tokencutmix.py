@@ -66,6 +66,8 @@ class TokenCutMix(Mixer):
 
     takes: ClassVar[str] = "token sequences"
 
+    pastes: ClassVar[bool] = True
+
     whole_plan: ClassVar[bool] = False  # attention masks take part
 
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)

@@ -67,6 +67,8 @@ class TransMix(Mixer):
     Source: Chen et al. 2022, arXiv:2111.09833.
     """
 
+    pastes: ClassVar[bool] = True
+
     reads_pixels: ClassVar[bool] = False
 
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
