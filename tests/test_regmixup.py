@@ -93,6 +93,25 @@ def test_half_precision_stays() -> None:
     assert target.lam.dtype == torch.float32
 
 
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_class_ids_of_positions_are_pasted_in_the_second_half(p: float) -> None:
+    ids = torch.randint(3, (6, 4, 4), generator=torch.Generator().manual_seed(0))
+    regmixup = RegMixup(CutMix(1.0, p=p, seed=1), eta=0.5)
+    _, target = regmixup(X, ids)
+    _, pasted = CutMix(1.0, p=p, seed=1)(X, ids)
+    assert torch.equal(target.a, torch.cat([ids, pasted]))
+    logits = torch.randn(12, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    expected = F.cross_entropy(logits[:6], ids) + 0.5 * F.cross_entropy(logits[6:], pasted)
+    torch.testing.assert_close(regmixup.loss(F.cross_entropy, logits, target), expected)
+
+
+def test_a_run_goes_on_where_its_state_was_taken() -> None:
+    one, two = RegMixup(Mixup(10.0, seed=1)), RegMixup(Mixup(10.0, seed=9))
+    one(X, Y)
+    two.load_state_dict(one.state_dict())
+    assert torch.equal(one(X, Y)[0], two(X, Y)[0])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -176,6 +176,10 @@ def test_draws_resume_and_follow_a_schedule() -> None:
         (lambda: SnapMix("cam"), "cam takes a callable"),
         (lambda: SnapMix(brightness, -1), "alpha takes "),
         (lambda: SnapMix(brightness, p=2), "p takes "),
+        (
+            lambda: SnapMix(brightness, schedule={"p_sample": off_after(1)}),
+            "schedule takes a callable of the step, or one for each of p, alpha, got ",
+        ),
         (lambda: SnapMix(brightness, partner="any"), "partner takes "),
         (lambda: SnapMix(brightness, seed=0)(X[:, :, 0], Y), "x takes "),
         (lambda: SnapMix(brightness, seed=0)(X, Y[:7]), "y takes "),

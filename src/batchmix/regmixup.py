@@ -16,6 +16,7 @@ Accuracy and Out Distribution Robustness, arXiv:2206.14502.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -75,6 +76,8 @@ class RegMixup:
                 raise MixError(f"{name} takes a tensor (B, ...), got {describe(part)}")
         mixed, target = self.mixer(x, y, step=step)
         x = x if self.mixer.normalize is None else self.mixer.normalize(x)
+        if not isinstance(target, MixedTarget):  # class ids of positions, pasted as the pixels are
+            target = MixedTarget(target, target, torch.ones(len(target), device=target.device))
         lam = torch.cat([torch.ones_like(target.lam), target.lam])
         return torch.cat([x, mixed]), MixedTarget(torch.cat([y, target.a]), torch.cat([y, target.b]), lam)
 
@@ -101,6 +104,14 @@ class RegMixup:
         half = len(target) // 2
         clean = loss_fn(output[:half], target.a[:half])
         return clean + self.eta * mixed_loss(loss_fn, output[half:], target[half:])
+
+    def state_dict(self) -> dict[str, int]:
+        """All that has to be kept to go on with the same draws: ``{"seed": ..., "step": ...}``."""
+        return self.mixer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self.mixer.load_state_dict(state)
 
     def __repr__(self) -> str:
         return f"RegMixup({self.mixer!r}, eta={self.eta})"

@@ -153,6 +153,9 @@ class _Boxes(Mixer):
         self.partner = partner
         super().__init__(**options)
 
+    def _names(self) -> tuple[str, ...]:
+        return ("p", *self.hyperparameters)  # boxes are drawn for whole batches, without p_sample
+
     def next(self, x: Tensor, y: Tensor, step: int | None) -> tuple[Tensor, Tensor, Tensor] | None:
         """Partners, boxes to paste into and boxes to take; None where the batch is not mixed."""
         draws = self._draws(step)
