@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from batchmix import Choice, CutMix, MixedTarget, Mixer, MixError, MixPlan, Mixup, blend
+from batchmix import Choice, CutMix, MixedTarget, Mixer, MixError, MixPlan, Mixup, ResizeMix, SmoothMix, blend
 
 G = torch.Generator().manual_seed(0)
 B = 4
@@ -100,6 +100,18 @@ def test_one_dict_with_a_kind_for_each_leaf_in_doubt() -> None:
     assert_target(mixed["label"], LABEL, plan)
     assert_target(mixed["value"], VALUE, plan)
     assert batch["image"] is IMAGE
+
+
+@pytest.mark.parametrize("method", [CutMix, ResizeMix, SmoothMix])
+@pytest.mark.parametrize("shape", [(3, 6, 8), (3, 8)])
+def test_a_map_without_channels_stays_in_step_with_the_samples(
+    method: type[Mixer], shape: tuple[int, ...]
+) -> None:
+    x = torch.rand(B, *shape, generator=G)
+    batch, _ = method(partner="roll", seed=3)({"x": x, "map": x[:, 0], "features": x.flatten(1)}, LABEL)
+    assert torch.equal(batch["map"], batch["x"][:, 0])
+    plan = method(partner="roll", seed=3).plan(x)
+    assert torch.equal(batch["features"], blend(x.flatten(1), plan.without_mask()))
 
 
 def test_class_ids_of_positions_are_pasted_or_paired_and_never_blended() -> None:

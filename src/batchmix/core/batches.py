@@ -27,7 +27,9 @@ Kind = Literal[
 ]
 """What a leaf is, which says how it is mixed:
 
-- ``"input"``: floating point samples, blended or pasted; uint8 images where they are normalised;
+- ``"input"``: floating point samples, blended or pasted; uint8 images where they are normalised; beside
+  images (B, C, H, W), maps (B, H, W) at the same places, and beside series (B, C, T) so (B, T);
+  anything else of fewer dimensions has no places, and is blended by ``lam``;
 - ``"class"``, ``"soft"``, ``"multilabel"``, ``"regression"``: a target of the sample, a MixedTarget of both;
 - ``"segmentation"``: a class id or a value for each position: pasted where the inputs are pasted, a
   MixedTarget where they are blended;
