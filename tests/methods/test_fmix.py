@@ -55,6 +55,13 @@ def test_a_larger_decay_gives_smoother_blobs() -> None:
     assert roughness(smooth) < 0.15
 
 
+@pytest.mark.parametrize("decay", [10.0, 17.0, 1000.0])
+def test_any_decay_leaves_blobs_of_the_share_that_was_drawn(decay: float) -> None:
+    plan = FMix(1e6, decay=decay, partner="roll", seed=0).plan(torch.zeros(4, 1, 224, 224))
+    assert ((plan.lam > 0.49) & (plan.lam < 0.51)).all()
+    assert roughness(plan.mask) < 0.02
+
+
 def test_blobs_of_a_batch_are_apart() -> None:
     masks = FMix(1e6, partner="roll", seed=0).plan(torch.zeros(16, 1, 32, 32)).mask.double() - 0.5
     likeness = torch.corrcoef(masks.flatten(1)) - torch.eye(16, dtype=torch.float64)

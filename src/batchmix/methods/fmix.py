@@ -17,6 +17,7 @@ Augmentation", arXiv:2002.12047.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -108,6 +109,8 @@ def smooth_noise(count: int, size: tuple[int, ...], decay: float, *, generator: 
     along.append(torch.fft.rfftfreq(size[-1], device=device))  # the other half mirrors it: the noise is real
     grid = torch.meshgrid(*along, indexing="ij")
     frequency = torch.stack(grid).square().sum(0).sqrt().clamp(min=1 / max(size))
+    if decay * math.log2(max(size)) > 100:  # amplitudes would not fit into a float; only their ratio matters
+        frequency = (frequency * max(size)).clamp(min=1)
     # Two rows of real numbers: a complex draw is not to be had on every device.
     parts = torch.randn(2, count, 1, *frequency.shape, generator=generator, device=device)
     spectrum = torch.complex(parts[0], parts[1]) * frequency**-decay
