@@ -82,6 +82,15 @@ def test_embeddings_are_pasted_with_their_mask() -> None:
         assert torch.equal(mixed["inputs_embeds"], reference.paste(table[ids], plan.partner, plan.mask))
 
 
+@pytest.mark.parametrize("beside", [torch.zeros(6, T, dtype=torch.long), torch.zeros(6, T, 3)])
+def test_special_tokens_are_looked_for_in_input_ids_wherever_these_stand(beside: Tensor) -> None:
+    ids, _ = batch()
+    x, y = TokenCutMix(special=[0], seed=1)({"first": beside, "input_ids": ids}, torch.arange(6))
+    alone, wanted = TokenCutMix(special=[0], seed=1)(ids, torch.arange(6))
+    assert torch.equal(x["input_ids"], alone)
+    assert torch.equal(y.lam, wanted.lam)
+
+
 def test_labels_of_tokens_are_pasted_with_them() -> None:
     ids, mask = batch()
     x, y = TokenCutMix(seed=1)(

@@ -47,7 +47,8 @@ class TokenCutMix(Mixer):
     Args:
         alpha: Shape of the Beta density, >= 0; 0 mixes nothing.
         fold: ``lam = max(lam, 1-lam)``: no span covers more than half of the tokens.
-        special: Token ids that are never cut and do not count, such as padding, start and end.
+        special: Token ids that are never cut and do not count, such as padding, start and end. They are
+            looked for in ``input_ids`` where an input has that name, else in the first of most dimensions.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
         options: ``p``, ``p_sample``, ``schedule`` and ``seed``, as for ``Mixer``.
 
@@ -160,7 +161,7 @@ class TokenCutMix(Mixer):
 
     def _draw_for(self, leaves: list[Leaf], step: int | None) -> MixPlan | None:
         """A plan for the tokens that are in use in every attention mask."""
-        valid = self._valid(lead_of(leaves))
+        valid = self._valid(_ids_of(leaves))
         for leaf in leaves:
             if leaf.kind == "attention_mask":
                 valid = valid & _in_use(leaf.path, leaf.value, valid)
@@ -171,6 +172,12 @@ class TokenCutMix(Mixer):
         if plan.mask is None or plan.mask.dim() != 2 or plan.mask.dtype != torch.bool:
             raise MixError(f"plan takes one with a boolean mask (B, T), got {describe(plan.mask)}")
         return {leaf.path: _apply_to(leaf, plan, plan.mask) for leaf in leaves}
+
+
+def _ids_of(leaves: list[Leaf]) -> Tensor:
+    """The input in which special tokens are looked for: the one named ``input_ids``, else the leading one."""
+    named = [leaf for leaf in leaves if leaf.kind == "input" and leaf.path.rpartition(".")[2] == "input_ids"]
+    return lead_of(named or leaves)
 
 
 def _in_use(name: str, attention_mask: Any, valid: Tensor) -> Tensor:
