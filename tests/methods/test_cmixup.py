@@ -45,6 +45,13 @@ def test_a_narrow_kernel_takes_the_nearest_and_a_wide_one_anyone() -> None:
     assert stats.chisquare(torch.bincount(wide[:, 4], minlength=5)[:4].tolist()).pvalue > 1e-3
 
 
+def test_who_has_no_label_is_nobodys_partner() -> None:
+    y = torch.tensor([[0.0], [float("nan")], [1.0], [float("inf")], [2.0]])
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([sample_near(y, 1.0, generator=generator) for _ in range(200)])
+    assert set(drawn[:, [0, 2, 4]].flatten().tolist()) == {0, 2, 4}
+
+
 def test_small_distances_between_large_values_count() -> None:
     y = torch.tensor([0.0, 1.0, 1.5], dtype=torch.float64) + 1e9
     assert CMixup(sigma=1e-3, seed=0).plan(X[:3], y).partner.tolist() == [1, 2, 1]

@@ -114,7 +114,8 @@ def sample_near(y: Tensor | None, sigma: float, *, generator: torch.Generator) -
         generator: Source of randomness.
 
     Returns:
-        (B,) int64; the sample itself where there is no other.
+        (B,) int64; the sample itself where there is no other. A sample whose label is NaN is nobody's
+        partner, as long as there are others.
     """
     if not isinstance(y, Tensor) or y.dim() not in (1, 2) or not y.is_floating_point():
         raise MixError(
@@ -127,4 +128,5 @@ def sample_near(y: Tensor | None, sigma: float, *, generator: torch.Generator) -
     uniform = torch.rand(distance.shape, generator=generator, dtype=torch.float64, device=generator.device)
     gumbel = -torch.log(-torch.log1p(-uniform).clamp(max=-1e-300))
     score = gumbel - distance.square() / (2 * sigma**2)
+    score = score.masked_fill(score.isnan(), -math.inf)  # argmax would take NaN for the largest
     return score.fill_diagonal_(-math.inf).argmax(1)
