@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from contextlib import suppress
 
 import pytest
 import torch
@@ -186,6 +187,15 @@ def test_a_plan_of_a_batch_that_is_not_mixed_replays_too(method: type[Mixer], se
     mixed, target = make(method, seed=3)(x, y, plan=plan)
     assert mixed is x
     assert torch.equal(target.lam, torch.ones(8))
+
+
+@pytest.mark.parametrize("axis", [1, -2, -1])
+def test_samples_without_a_position_are_refused_or_have_weights(method: type[Mixer], axis: int) -> None:
+    x = samples(method, 8, torch.float32)
+    x = x.narrow(axis, 0, 0) if x.dim() > 2 else x[:, :0]
+    with suppress(MixError):
+        plan = make(method, seed=3).plan(x, targets(method, 8))
+        assert ((plan.lam >= 0) & (plan.lam <= 1)).all()
 
 
 def test_a_method_that_pastes_says_so(method: type[Mixer]) -> None:

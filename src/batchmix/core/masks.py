@@ -19,9 +19,10 @@ def size_of(x: Tensor) -> tuple[int, ...]:
     Raises:
         MixError: If the samples have no positions.
     """
-    if x.dim() < 3:
-        raise MixError(f"x takes images (B, C, H, W) or series (B, C, T), got {describe(x)}")
-    return tuple(x.shape[-2:] if x.dim() > 3 else x.shape[-1:])
+    size = tuple(x.shape[-2:] if x.dim() > 3 else x.shape[-1:])
+    if x.dim() < 3 or 0 in size:
+        raise MixError(f"x takes images (B, C, H, W) or series (B, C, T), not empty, got {describe(x)}")
+    return size
 
 
 def check_pairing(per: Per, partner: Policy) -> None:

@@ -89,8 +89,8 @@ class SpecMix(Mixer):
         **settings: float,
     ) -> MixPlan:
         """Draw partners, then bands of frequency, then bands of time. See ``Mixer.sample``."""
-        if x.dim() != 4:
-            raise MixError(f"x takes spectrograms (B, C, F, T), got {describe(x)}")
+        if x.dim() != 4 or 0 in x.shape[2:]:
+            raise MixError(f"x takes spectrograms (B, C, F, T), not empty, got {describe(x)}")
         count = len(x)
         own = torch.arange(count, device=generator.device)
         partner = own if between else sample_partner(count, self.partner, labels=y, generator=generator)

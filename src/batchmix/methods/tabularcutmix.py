@@ -111,8 +111,8 @@ class TabularCutMix(Mixer):
         **settings: float,
     ) -> MixPlan:
         """Draw partners, then shares, then columns. See ``Mixer.sample``."""
-        if x.dim() != 2:
-            raise MixError(f"x takes rows of columns (B, F), got {describe(x)}")
+        if x.dim() != 2 or not x.shape[1]:
+            raise MixError(f"x takes rows of columns (B, F), not empty, got {describe(x)}")
         (count, columns), device = x.shape, generator.device
         own = torch.arange(count, device=device)
         partner = own if between else sample_partner(count, self.partner, labels=y, generator=generator)
