@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict, UserDict, namedtuple
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
@@ -68,6 +69,45 @@ def test_every_structure_comes_back_as_it_was_with_one_plan_for_all(nest: Any) -
     assert all(torch.equal(t, u) for t, u in zip(tensors(before), (IMAGE, AGE), strict=True))
     assert_target(y["label"], LABEL, plan)
     assert_target(y["value"], VALUE, plan)
+
+
+class Shared(MutableMapping[str, Tensor]):
+    """A mapping whose copies have one storage, since it says nothing of copies."""
+
+    def __init__(self, **entries: Tensor) -> None:
+        self.entries = entries
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.entries[key]
+
+    def __setitem__(self, key: str, value: Tensor) -> None:
+        self.entries[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.entries[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+class Apart(Shared):
+    def __copy__(self) -> Apart:
+        return Apart(**self.entries)
+
+
+def test_a_mapping_that_would_be_changed_itself_is_refused() -> None:
+    x = Shared(note=LABEL, image=IMAGE, age=AGE)
+    line = r"^x takes a mapping [^\n]*, got Shared, whose copy shares its entries$"
+    with pytest.raises(MixError, match=line):
+        Mixup(seed=3)(x, LABEL, kinds={"x.note": "pass"})
+    assert x["image"] is IMAGE
+    assert x["age"] is AGE
+    mixed, _ = Mixup(seed=3)(Apart(image=IMAGE), LABEL)
+    assert isinstance(mixed, Apart)
+    assert torch.equal(mixed["image"], blend(IMAGE, Mixup(seed=3).plan(IMAGE)))
 
 
 def tensors(nest: Any) -> list[Tensor]:

@@ -83,8 +83,15 @@ def rebuild(batch: Any, mixed: Mapping[str, Any], *, root: str) -> Any:
     parts = {name: rebuild(part, mixed, root=_join(root, name)) for name, part in _children(batch)}
     if isinstance(batch, MutableMapping):
         new = copy.copy(batch)  # keeps the type and what it carries
-        for key in batch:
-            new[key] = parts[str(key)]
+        for key, value in batch.items():
+            part = parts[str(key)]
+            new[key] = part
+            if part is not value and batch[key] is part:
+                batch[key] = value
+                raise MixError(
+                    f"{root or 'batch'} takes a mapping whose copy can be changed by itself (see "
+                    f"copy.copy), got {type(batch).__name__}, whose copy shares its entries"
+                )
         return new
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*parts.values())
