@@ -117,6 +117,19 @@ def test_an_object_of_which_no_point_is_seen_is_dropped() -> None:
     assert second["keypoints"][:, 0, 0].tolist() == [6.0]
 
 
+def test_an_image_that_is_not_mixed_keeps_its_objects_as_they_are() -> None:
+    kept = {
+        "boxes": boxes((-2, 0, W + 3, 4), (2, 2, 2, 5)),  # one reaches outside, one is of no width
+        "keypoints": torch.zeros(2, 1, 3),  # not labelled
+    }
+    drawn, identity = paste(0, H, 4, W).only(torch.tensor([False, True])), MixPlan.identity(2)
+    for plan in (drawn, identity):
+        untouched = mix_objects([kept, kept], plan)[0]
+        assert torch.equal(untouched["boxes"], kept["boxes"])
+        assert torch.equal(untouched["keypoints"], kept["keypoints"])
+        assert untouched["weights"].tolist() == [1.0, 1.0]
+
+
 def test_a_partner_that_is_made_small_takes_its_objects_with_it() -> None:
     plan = ResizeMix(partner="roll", seed=2).plan(torch.rand(2, 3, H, W))
     top, bottom, left, right = plan.window[0].tolist()

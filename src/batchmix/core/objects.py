@@ -28,7 +28,7 @@ def mix_objects(
     Where images are blended, all objects of both stay, with the weight of their image. Where they are pasted,
     a box is clipped to the rectangle around what is left of it, and dropped where less than ``min_visible``
     of its area is; a key point that is covered is marked as not visible (x, y, v), and an object of which no
-    point can be seen is dropped.
+    point can be seen is dropped. An image that is not mixed keeps all it has, in either case.
 
     Args:
         targets: For each image of the batch a dict, as torchvision's detection models take it: ``"boxes"``
@@ -67,7 +67,7 @@ def mix_objects(
     entries = _entries(targets)
     mixed: list[dict[str, Any]] = []
     for place, (partner, lam) in enumerate(zip(plan.partner.tolist(), plan.lam.tolist(), strict=True)):
-        if plan.mask is None:
+        if plan.mask is None or lam == 1:  # whole images: who is not mixed stays as it is
             parts = _weighted(entries[place], lam), _weighted(entries[partner], 1 - lam)
         else:
             row = place if len(plan.mask) > 1 else 0
