@@ -19,7 +19,8 @@ class MixPlan:
     Row ``i`` of a batch becomes ``lam[i]*x[i] + (1-lam[i])*x[partner[i]]``.
 
     Args:
-        partner: (B,) int64; the row that sample ``i`` is mixed with.
+        partner: (B,) int64; the row that sample ``i`` is mixed with, from 0 to B-1. That is not checked here,
+            since it would ask the device; what a row outside does depends on the kernel.
         lam: (B,) float32 in [0, 1]; the weight of sample ``i`` itself.
         mask: (B or 1, 1, H, W), the weight of the sample itself at each position, or None where ``lam`` holds
             for the whole sample. Boolean where positions are either the sample's or the partner's (a paste).

@@ -1,8 +1,8 @@
 """Tabular CutMix: columns of every row are replaced by the partner's; nothing is blended.
 
 How to use: ``x, y = TabularCutMix()(x, y)`` on rows (B, F), or on several tables of columns in a tuple or
-dict, such as ``(categories, numbers)``; categories stay the integers they are. ``between`` takes one table of
-floats.
+dict, such as ``(categories, numbers)``; categories stay the integers they are. ``between`` and a ``Choice``
+take one table of floats.
 
 Suggested values: ``alpha`` 1, or ``rate=0.3``, SAINT's; one-hot columns of one category in a group.
 
