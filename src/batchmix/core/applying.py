@@ -78,9 +78,8 @@ def _as_input(leaf: Leaf, normalize: Normalize | None) -> Any:
 
 def _input(x: Any, plan: MixPlan, normalize: Normalize | None) -> Tensor:
     if plan.mask is not None and isinstance(x, Tensor) and x.dim() < plan.mask.dim():
-        if (
-            x.dim() > 1 and x.shape[1:] == plan.mask.shape[2:]
-        ):  # a map without channels, of the images' own positions
+        # A map without channels, of the images' own positions:
+        if x.dim() > 1 and x.shape[1:] == plan.mask.shape[2:]:
             return blend(x.unsqueeze(1), plan).squeeze(1)
         # Features without positions, beside images: they follow the labels.
         plan = plan.without_mask()

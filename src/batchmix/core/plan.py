@@ -86,9 +86,8 @@ class MixPlan:
     def identity(cls, batch_size: int, device: torch.device | str | None = None) -> MixPlan:
         """The plan that leaves a batch of ``batch_size`` samples as it is: own partner, ``lam`` 1."""
         plan = cls(torch.arange(batch_size, device=device), torch.ones(batch_size, device=device))
-        object.__setattr__(
-            plan, "is_identity", True
-        )  # no argument: what is made otherwise is not known to be
+        # Not an argument: what is made otherwise is not known to be one.
+        object.__setattr__(plan, "is_identity", True)
         return plan
 
     def __len__(self) -> int:
