@@ -207,6 +207,16 @@ def test_an_ignored_label_leaves_the_other_its_weight() -> None:
     torch.testing.assert_close(loss, (0.25 * each[0, 3] + each[1, 1]) / 1.25)
 
 
+@pytest.mark.parametrize("options", [{}, {"ignore_index": 3}], ids=list)
+def test_bytes_ignore_the_label_that_is_named_and_no_other(options: dict[str, int]) -> None:
+    """-100, read as a byte, is 156."""
+    output, labels = random(4, 200), torch.tensor([156, 3, 4, 156])
+    of_bytes, of_longs = MixedTarget(labels.byte(), labels.byte(), 0.75), MixedTarget(labels, labels, 0.75)
+    for loss_fn in (F.cross_entropy, F.nll_loss):
+        expected = loss_fn(output, of_longs, **options)
+        torch.testing.assert_close(loss_fn(output, of_bytes, **options), expected)
+
+
 TARGET = MixedTarget(torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0.7, 0.9]))
 VALUES = TARGET.map(lambda part: F.one_hot(part, 3).float())
 

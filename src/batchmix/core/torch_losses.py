@@ -141,8 +141,9 @@ def _entries(
     a: Tensor, b: Tensor, lam: Tensor, weight: Tensor | None, ignore_index: int
 ) -> tuple[_Entry, _Entry]:
     def entry(labels: Tensor, rows: Tensor) -> _Entry:
+        labels = labels.long()  # in uint8, -100 would be 156
         ignored = labels == ignore_index
-        safe = labels.long().masked_fill(ignored, 0)
+        safe = labels.masked_fill(ignored, 0)
         kept = rows.expand(labels.shape).masked_fill(ignored, 0)
         return _Entry(safe, kept, kept if weight is None else kept * weight[safe])
 
