@@ -73,15 +73,18 @@ def test_at_lam_one_a_thousand_classes_are_plain_too(
     assert torch.equal(loss, F.cross_entropy(logits, own, reduction=reduction, **given))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}], ids=list)
-def test_at_lam_one_autocast_makes_no_difference(options: dict[str, object], dtype: torch.dtype) -> None:
-    """On a CPU, autocast takes cross entropy to float32, but leaves a log-softmax as it is."""
-    generator = torch.Generator().manual_seed(0)
-    logits = (8 * torch.randn(128, 10, generator=generator)).to(dtype)
-    own, dropped = torch.randint(10, (2, 128), generator=generator)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_at_lam_one_autocast_makes_no_difference(case: Case, dtype: torch.dtype) -> None:
+    """Autocast takes losses to float32, but leaves a gather as it is, and on a CPU a log-softmax."""
     with torch.autocast("cpu", torch.bfloat16):
-        loss = F.cross_entropy(logits, MixedTarget(own, dropped, 1.0), **options)
-        plain = F.cross_entropy(logits, own, **options)
-    assert loss.dtype == plain.dtype
-    assert torch.equal(loss, plain)
+        test_at_lam_one_a_loss_is_the_plain_loss(case, dtype)
+
+
+def test_at_lam_one_a_loss_has_the_dtype_of_the_plain_loss() -> None:
+    """Some losses take the dtype of the output, others the wider one of output and target."""
+    output, values = torch.randn(6, 5).bfloat16(), torch.rand(6, 5)
+    for loss_fn in (F.huber_loss, F.mse_loss, F.smooth_l1_loss):
+        loss, plain = loss_fn(output, MixedTarget(values, values, 1.0)), loss_fn(output, values)
+        assert loss.dtype == plain.dtype
+        assert torch.equal(loss, plain)

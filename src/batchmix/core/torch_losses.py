@@ -52,6 +52,7 @@ def cross_entropy(
         if fused.can_fuse(input, a, b, lam, *options):
             return fused.cross_entropy(input, a, b, lam, *options)  # type: ignore[no-any-return]
     log_probs = F.log_softmax(_as_autocast(input), 1)
+    weight = None if weight is None else _as_autocast(weight)
     entries = _entries(a, b, lam, weight, ignore_index)
     loss = _pick(log_probs, entries, weight, reduction)
     if label_smoothing == 0:
@@ -73,7 +74,8 @@ def nll_loss(
     a, b, lam = target
     _refuse_legacy(size_average, reduce)
     _check_rows(input, lam)
-    return _pick(input, _entries(a, b, lam, weight, ignore_index), weight, reduction)
+    weight = None if weight is None else _as_autocast(weight)
+    return _pick(_as_autocast(input), _entries(a, b, lam, weight, ignore_index), weight, reduction)
 
 
 def pointwise(loss_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -94,9 +96,8 @@ def pointwise(loss_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if weight is not None:
             options["weight"] = weight
         rows = as_rows(lam, input.dim())
-        loss = weigh(rows, loss_fn(input, a, reduction="none", **options))
-        loss = loss + weigh(1 - rows, loss_fn(input, b, reduction="none", **options))
-        loss = loss.to(input.dtype) if input.dtype == a.dtype else loss
+        own, partners = (loss_fn(input, part, reduction="none", **options) for part in (a, b))
+        loss = (weigh(rows, own) + weigh(1 - rows, partners)).to(own.dtype)
         if reduction == "mean" and weight is not None and loss_fn in (F.mse_loss, F.l1_loss):
             return loss.sum() / weight.sum()  # these two divide by their weights, the others by the count
         return reduce_rows(loss, reduction)
@@ -194,7 +195,7 @@ def _sum_like_nll(values: Tensor, kept: Tensor) -> Tensor:
 
 
 def _as_autocast(input: Tensor) -> Tensor:  # noqa: A002
-    """Logits in float32 under autocast, which casts for cross entropy but, on a CPU, not for log-softmax."""
+    """In float32 under autocast, which casts for cross entropy, not for a gather or a CPU's log-softmax."""
     half = input.dtype in (torch.bfloat16, torch.float16)
     return input.float() if half and torch.is_autocast_enabled(input.device.type) else input
 
