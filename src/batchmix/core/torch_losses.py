@@ -51,8 +51,10 @@ def cross_entropy(
         options = (weight, ignore_index, reduction, label_smoothing)
         if fused.can_fuse(input, a, b, lam, *options):
             return fused.cross_entropy(input, a, b, lam, *options)  # type: ignore[no-any-return]
+    if not 0 <= label_smoothing <= 1:
+        raise MixError.of("label_smoothing", label_smoothing, "a number in [0, 1]")
     log_probs = F.log_softmax(_as_autocast(input), 1)
-    weight = None if weight is None else _as_autocast(weight)
+    weight = _class_weights(weight, log_probs)
     entries = _entries(a, b, lam, weight, ignore_index)
     loss = _pick(log_probs, entries, weight, reduction)
     if label_smoothing == 0:
@@ -74,8 +76,9 @@ def nll_loss(
     a, b, lam = target
     _refuse_legacy(size_average, reduce)
     _check_rows(input, lam)
-    weight = None if weight is None else _as_autocast(weight)
-    return _pick(_as_autocast(input), _entries(a, b, lam, weight, ignore_index), weight, reduction)
+    log_probs = _as_autocast(input)
+    weight = _class_weights(weight, log_probs)
+    return _pick(log_probs, _entries(a, b, lam, weight, ignore_index), weight, reduction)
 
 
 def pointwise(loss_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -93,6 +96,8 @@ def pointwise(loss_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
         a, b, lam = target
         _refuse_legacy(size_average, reduce)
         _check_rows(input, lam)
+        if reduction == "batchmean" and loss_fn is not F.kl_div:
+            raise _no_reduction(reduction)
         if weight is not None:
             options["weight"] = weight
         rows = as_rows(lam, input.dim())
@@ -127,7 +132,7 @@ def reduce_rows(loss: Tensor, reduction: str) -> Tensor:
         return loss.mean()
     if reduction == "batchmean":
         return loss.sum() / loss.shape[0]
-    raise MixError(f"reduction takes 'none', 'mean' or 'sum', got {reduction!r}")
+    raise _no_reduction(reduction)
 
 
 class _Entry(NamedTuple):
@@ -164,7 +169,7 @@ def _pick(log_probs: Tensor, entries: tuple[_Entry, _Entry], weight: Tensor | No
         return total
     if reduction == "mean":
         return total / _sum_like_nll(-shares, kept).to(total.dtype)
-    raise MixError(f"reduction takes 'none', 'mean' or 'sum', got {reduction!r}")
+    raise _no_reduction(reduction)
 
 
 def _spread(
@@ -215,6 +220,20 @@ def _check_rows(output: Tensor, lam: Tensor) -> None:
         raise MixError(
             f"target takes one row a row of the output, {describe(output)}, got {lam.numel()} rows"
         )
+
+
+def _class_weights(weight: Tensor | None, log_probs: Tensor) -> Tensor | None:
+    """The weights as autocast casts them. Torch checks them likewise; a gather takes any that are enough."""
+    if weight is None:
+        return None
+    weight = _as_autocast(weight)
+    if weight.shape != log_probs.shape[1:2] or weight.dtype != log_probs.dtype:
+        raise MixError(f"weight takes one number a class of {describe(log_probs)}, got {describe(weight)}")
+    return weight
+
+
+def _no_reduction(reduction: str) -> MixError:
+    return MixError(f"reduction takes 'none', 'mean' or 'sum', got {reduction!r}")
 
 
 def _refuse_legacy(size_average: bool | None, reduce: bool | None) -> None:
