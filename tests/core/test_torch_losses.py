@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from loss_cases import IGNORED, Case, case_id, class_cases, class_weights, pointwise_cases, quiet, random
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import reference
-from batchmix import MixedTarget, MixError, MixUpLoss
+from batchmix import MixedTarget, MixError, MixUpLoss, mixed_loss
 from batchmix.core import torch_losses
 
 TOLERANCE = {torch.float64: {"rtol": 1e-12, "atol": 1e-12}, torch.float32: {"rtol": 1e-5, "atol": 1e-6}}
@@ -215,6 +217,19 @@ def test_bytes_ignore_the_label_that_is_named_and_no_other(options: dict[str, in
     for loss_fn in (F.cross_entropy, F.nll_loss):
         expected = loss_fn(output, of_longs, **options)
         torch.testing.assert_close(loss_fn(output, of_bytes, **options), expected)
+
+
+@pytest.mark.parametrize("loss_fn", [F.cross_entropy, F.mse_loss, F.multi_margin_loss])
+def test_a_weight_that_is_learned_has_its_gradient_at_nothing_and_at_one_too(loss_fn: object) -> None:
+    """For a loss a sample, that is what the two targets differ by."""
+    output = random(3, 5)
+    a, b = (
+        (torch.tensor([0, 1, 2]), torch.tensor([3, 4, 0])) if loss_fn is not F.mse_loss else random(2, 3, 5)
+    )
+    lam = torch.tensor([0.0, 1.0, 0.5], requires_grad=True)
+    mixed_loss(functools.partial(loss_fn, reduction="none"), output, MixedTarget(a, b, lam)).sum().backward()
+    own, partners = (loss_fn(output, part, reduction="none") for part in (a, b))
+    torch.testing.assert_close(lam.grad, (own - partners).view(3, -1).sum(1).float())
 
 
 TARGET = MixedTarget(torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0.7, 0.9]))

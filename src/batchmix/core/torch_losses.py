@@ -112,8 +112,12 @@ def pointwise(loss_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def weigh(share: Tensor, term: Tensor) -> Tensor:
-    """``share*term``, and 0 where the share is 0 even if the term is infinite."""
-    return torch.where(share == 0, 0, share * term)
+    """``share*term``, and 0 where the share is 0 even if the term is infinite.
+
+    A share that is learned has its gradient at 0 too, which is the term.
+    """
+    weighed = share * term
+    return weighed if share.requires_grad else torch.where(share == 0, 0, weighed)
 
 
 def blend_targets(a: Tensor, b: Tensor, lam: Tensor) -> Tensor:
