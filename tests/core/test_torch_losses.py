@@ -273,6 +273,8 @@ def test_what_has_no_meaning_for_two_targets_says_so(name: str, call: object) ->
         ("label_smoothing", lambda: F.cross_entropy(torch.zeros(2, 3), TARGET, label_smoothing=-0.1)),
         ("target", lambda: F.cross_entropy(torch.zeros(3, 3), TARGET)),
         ("target", lambda: F.mse_loss(torch.zeros(5, 3), VALUES)),
+        ("target", lambda: F.mse_loss(torch.zeros(2, 1), VALUES[:, 0])),
+        ("target", lambda: F.kl_div(torch.zeros(2, 3), VALUES[:, :1])),
     ],
 )
 def test_a_wrong_argument_is_named_in_one_line(argument: str, call: object) -> None:

@@ -95,7 +95,8 @@ def pointwise(loss_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
     ) -> Tensor:
         a, b, lam = target
         _refuse_legacy(size_average, reduce)
-        _check_rows(input, lam)
+        if input.shape != a.shape:  # torch broadcasts, with a warning: whose row's weight would count?
+            raise MixError(f"target takes the shape of the output, {describe(input)}, got {describe(a)}")
         if reduction == "batchmean" and loss_fn is not F.kl_div:
             raise _no_reduction(reduction)
         if weight is not None:
