@@ -132,6 +132,14 @@ def test_losses_of_another_number_of_rows_are_refused() -> None:
         mixed_loss(lambda output, y: focal(output, y).repeat(2), logits(), target())
 
 
+@pytest.mark.parametrize("loss_fn", [nn.CrossEntropyLoss(), focal, Focal()])
+def test_a_loss_that_is_wrapped_may_be_wrapped_again(loss_fn: Callable[..., Tensor]) -> None:
+    once = MixUpLoss(loss_fn)
+    expected = mixed_loss(loss_fn, logits(), target())
+    assert torch.equal(mixed_loss(once, logits(), target()), expected)
+    assert torch.equal(MixUpLoss(once)(logits(), target()), expected)
+
+
 def test_what_is_not_a_loss_is_refused() -> None:
     with pytest.raises(MixError, match=r"^loss_fn takes a callable"):
         MixUpLoss("cross_entropy")

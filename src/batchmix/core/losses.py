@@ -50,7 +50,7 @@ def mixed_loss(loss_fn: LossFn, output: Any, target: Any) -> Tensor:
 
     Source: Gugger 2018, fast.ai; Zhang et al. 2018, arXiv:1710.09412, in the authors' code.
     """
-    if not isinstance(target, MixedTarget):
+    if not isinstance(target, MixedTarget) or isinstance(loss_fn, MixUpLoss):
         return loss_fn(output, target)
     if isinstance(loss_fn, Hashable) and loss_fn in MIXED_LOSSES:
         return MIXED_LOSSES[loss_fn](output, target)
