@@ -140,6 +140,28 @@ def test_a_loss_that_is_wrapped_may_be_wrapped_again(loss_fn: Callable[..., Tens
     assert torch.equal(MixUpLoss(once)(logits(), target()), expected)
 
 
+class Cooled(nn.CrossEntropyLoss):
+    """Torch's loss of other logits."""
+
+    def forward(self, output: Tensor, y: Tensor) -> Tensor:
+        return super().forward(output / 2, y)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"weight": torch.tensor([0.5, 1, 2, 4, 8]).double()},
+        {"ignore_index": 1},
+        {"ignore_index": 1, "weight": torch.tensor([0.5, 1, 2, 4, 8]).double(), "reduction": "sum"},
+    ],
+    ids=list,
+)
+def test_what_derives_from_torchs_loss_takes_its_mean(options: dict[str, object]) -> None:
+    loss = mixed_loss(Cooled(**options), logits(), target())
+    torch.testing.assert_close(loss, F.cross_entropy(logits() / 2, target(), **options))
+
+
 def test_what_is_not_a_loss_is_refused() -> None:
     with pytest.raises(MixError, match=r"^loss_fn takes a callable"):
         MixUpLoss("cross_entropy")

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from batchmix.core.plan import as_rows
 from batchmix.core.targets import MixedTarget
-from batchmix.core.torch_losses import MIXED_LOSSES, TORCH_MODULES, reduce_rows, weigh
+from batchmix.core.torch_losses import MIXED_LOSSES, TORCH_MODULES, count_labels, reduce_rows, weigh
 from batchmix.errors import MixError
 
 LossFn = Callable[..., Tensor]
+
+OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)  # their mean is one by class weights, without ignored labels
 
 
 def mixed_loss(loss_fn: LossFn, output: Any, target: Any) -> Tensor:
@@ -24,7 +26,8 @@ def mixed_loss(loss_fn: LossFn, output: Any, target: Any) -> Tensor:
     Torch's own losses are computed in their mixed form (cross entropy from one log-softmax, class weights
     normalised by both labels). Any other callable is called once for each target, unreduced where it lets
     itself be: it returns one loss a sample, or it has a ``reduction`` attribute or argument, which is set to
-    ``"none"`` for the two calls and applied to the result.
+    ``"none"`` for the two calls and applied to the result; the mean of what derives from
+    ``nn.CrossEntropyLoss`` or ``nn.NLLLoss`` is theirs, by class weights and without ignored labels.
 
     A loss that is linear in its target (cross entropy, binary cross entropy) gives what a dense target gives.
     One that is not (focal, Dice, margin heads) gives the mean of its values at the two labels, which is not
@@ -100,7 +103,11 @@ def _mix_any(loss_fn: LossFn, output: Any, target: MixedTarget) -> Tensor:
         return _combine(loss_fn(output, target.a), loss_fn(output, target.b), target.lam)
     with _unreduced(loss_fn) as loss_of_rows:
         loss = _combine(loss_of_rows(output, target.a), loss_of_rows(output, target.b), target.lam)
-    return loss if loss.dim() == 0 else reduce_rows(loss, reduction)
+    if loss.dim() == 0:
+        return loss
+    if reduction == "mean" and isinstance(loss_fn, OF_CLASSES) and not target.dtype.is_floating_point:
+        return (loss.sum() / count_labels(target, loss_fn.weight, loss_fn.ignore_index)).to(loss.dtype)
+    return reduce_rows(loss, reduction)
 
 
 def _combine(loss_a: Tensor, loss_b: Tensor, lam: Tensor) -> Tensor:

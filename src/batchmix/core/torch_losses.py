@@ -140,6 +140,13 @@ def reduce_rows(loss: Tensor, reduction: str) -> Tensor:
     raise _no_reduction(reduction)
 
 
+def count_labels(target: Parts, weight: Tensor | None, ignore_index: int) -> Tensor:
+    """What the mean over classes divides by: ``lam*w[a] + (1-lam)*w[b]``, ignored entries left out."""
+    a, b, lam = target
+    first, second = _entries(a, b, lam, weight, ignore_index)
+    return first.share.sum() + second.share.sum()
+
+
 class _Entry(NamedTuple):
     """One of the two labels of every place."""
 
