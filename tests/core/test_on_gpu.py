@@ -48,6 +48,15 @@ def test_a_loss_has_the_gradient_that_it_has_on_the_cpu(dtype: torch.dtype, redu
         torch.testing.assert_close(on_gpu, on_cpu, rtol=close, atol=close)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("size", [1001, 20000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_at_lam_one_a_loss_is_the_plain_loss(dtype: torch.dtype, size: int, reduction: str) -> None:
+    logits, labels = (8 * torch.randn(size, 10)).to("cuda", dtype), torch.randint(10, (size,)).cuda()
+    loss = F.cross_entropy(logits, bm.MixedTarget(labels, labels.flip(0), 1.0), reduction=reduction)
+    assert torch.equal(loss, F.cross_entropy(logits, labels, reduction=reduction))
+
+
 @pytest.mark.parametrize("per", ["sample", "pair", "batch"])
 @pytest.mark.usefixtures("no_sync")
 def test_a_training_step_does_not_wait_for_the_device(per: str) -> None:

@@ -232,6 +232,20 @@ def test_a_weight_that_is_learned_has_its_gradient_at_nothing_and_at_one_too(los
     torch.testing.assert_close(lam.grad, (own - partners).view(3, -1).sum(1).float())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_mean_is_of_sums_that_are_not_half(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CUDA's kernel divides: the sum may be beyond float16, and the count between two bfloat16."""
+    monkeypatch.setattr(torch_losses, "_is_divided_in_float32", lambda picked: True)
+    log_probs, labels = torch.full((10001, 5), -9.0, dtype=dtype), torch.arange(10001) % 5
+    log_probs.requires_grad_()
+    loss = F.nll_loss(log_probs, MixedTarget(labels, labels.flip(0), 0.75))
+    assert (loss.dtype, loss.item()) == (dtype, 9)
+    (grad,) = torch.autograd.grad(loss, log_probs)
+    assert (grad.dtype, round(-grad.float().sum().item(), 2)) == (dtype, 1)
+
+
 TARGET = MixedTarget(torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0.7, 0.9]))
 VALUES = TARGET.map(lambda part: F.one_hot(part, 3).float())
 

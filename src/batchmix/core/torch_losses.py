@@ -4,7 +4,7 @@ Each function here has the signature of its namesake in ``torch.nn.functional`` 
 ``MixedTarget.__torch_function__``, so that ``F.cross_entropy(logits, target)`` and
 ``nn.CrossEntropyLoss()(logits, target)`` both arrive here. At ``lam`` 1 the value is the plain loss, bit for
 bit: sums are left to the very kernel that makes them in the plain loss, and on a CPU the fused cross entropy
-leaves it such a batch altogether.
+leaves it such a batch altogether. (Triton's, used where it is named, adds up in an order of its own.)
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from batchmix.errors import MixError
 from batchmix.kernels import cross_entropy as fused_on_cpu
 from batchmix.kernels import selected
 
+HALVES = (torch.bfloat16, torch.float16)
 Parts = Any  # a MixedTarget, or anything that unpacks as a, b, lam
 
 
@@ -176,12 +177,14 @@ def _pick(log_probs: Tensor, entries: tuple[_Entry, _Entry], weight: Tensor | No
     if reduction == "none":
         return -picked
     kept, shares = _sums(entries, weight)
+    if _is_divided_in_float32(picked):
+        picked, shares = picked.float(), shares.float()
     total = _sum_like_nll(picked, kept)
-    if reduction == "sum":
-        return total
     if reduction == "mean":
-        return total / _sum_like_nll(-shares, kept).to(total.dtype)
-    raise _no_reduction(reduction)
+        total = total / _sum_like_nll(-shares, kept).to(total.dtype)
+    elif reduction != "sum":
+        raise _no_reduction(reduction)
+    return total.to(log_probs.dtype)
 
 
 def _spread(
@@ -211,9 +214,14 @@ def _sum_like_nll(values: Tensor, kept: Tensor) -> Tensor:
     return F.nll_loss(values.unsqueeze(1), only, ignore_index=-100, reduction="sum")
 
 
+def _is_divided_in_float32(picked: Tensor) -> bool:
+    """Whether ``F.nll_loss`` rounds its mean alone to half precision, not the sum and the count before it."""
+    return picked.is_cuda and picked.dtype in HALVES and picked.dim() == 1
+
+
 def _as_autocast(input: Tensor) -> Tensor:  # noqa: A002
     """In float32 under autocast, which casts for cross entropy, not for a gather or a CPU's log-softmax."""
-    half = input.dtype in (torch.bfloat16, torch.float16)
+    half = input.dtype in HALVES
     return input.float() if half and torch.is_autocast_enabled(input.device.type) else input
 
 
