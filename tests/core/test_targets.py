@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -163,6 +164,22 @@ def test_to_moves_all_and_casts_the_targets_alone() -> None:
     assert [part.dtype for part in moved] == [torch.float64, torch.float64, torch.float32]
 
 
+@pytest.mark.parametrize(
+    "move", [lambda target: target.cpu(), lambda target: target.cuda("meta", non_blocking=True)]
+)
+def test_a_target_moves_by_the_names_of_a_tensor(move: Callable[[MixedTarget], MixedTarget]) -> None:
+    """A loop that calls ``y.cuda(non_blocking=True)``; any device will do to test it."""
+    moved = move(soft())
+    assert len({part.device for part in moved}) == 1
+    assert moved.shape == soft().shape
+
+
+@pytest.mark.gpu
+def test_a_target_moves_to_the_current_gpu() -> None:
+    assert {part.device for part in ids().cuda(non_blocking=True)} == {torch.zeros(1).cuda().device}
+    assert_same(ids().cuda(0).cpu(), *ids())
+
+
 def test_map_changes_both_targets_and_keeps_lam() -> None:
     assert_same(tokens().map(lambda y: y[:, 0] + 1), tokens().a[:, 0] + 1, tokens().b[:, 0] + 1, LAM)
 
@@ -176,6 +193,7 @@ def test_repr_reads_as_a_mix() -> None:
     assert repr(ids()[:2]) == "MixedTarget([0.75 of 3 + 0.25 of 1, 0.25 of 1 + 0.75 of 3])"
     assert repr(tokens()) == "MixedTarget(int64 tensor (4, 3), lam from 0.25 to 1.00)"
     assert "\n" not in repr(MixedTarget(torch.arange(100), torch.arange(100), 0.5))
+    assert repr(ids().to("meta")) == "MixedTarget(int64 tensor (4,) on meta)"
 
 
 class Rows(torch.utils.data.Dataset):
@@ -259,6 +277,12 @@ def test_what_models_call_on_labels_before_a_loss() -> None:
         target.unsqueeze(0)
 
 
+def test_the_places_of_a_lone_sample_have_its_weight() -> None:
+    a, b, _ = tokens()
+    for squeezed in (tokens()[:1].squeeze(), tokens()[:1].squeeze(0)):
+        assert_same(squeezed, a[0], b[0], torch.full((3,), 0.75))
+
+
 @pytest.mark.parametrize("size", [1, 4])
 def test_a_regression_head_squeezes_output_and_target_to_any_size(size: int) -> None:
     """What Hugging Face's heads do; of a batch of one, a lone number is left."""
@@ -269,3 +293,5 @@ def test_a_regression_head_squeezes_output_and_target_to_any_size(size: int) -> 
     torch.testing.assert_close(
         mixed_loss(torch.nn.L1Loss(), output.squeeze(), target.squeeze()), F.l1_loss(output, target)
     )
+    squared = mixed_loss(lambda output, y: (output - y) ** 2, output.squeeze(), target.squeeze())
+    torch.testing.assert_close(squared.mean(), expected)

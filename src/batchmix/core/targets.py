@@ -168,6 +168,14 @@ class MixedTarget:
         non_blocking = bool(kwargs.get("non_blocking", False))
         return MixedTarget(a, self.b.to(*args, **kwargs), self.lam.to(a.device, non_blocking=non_blocking))
 
+    def cuda(self, device: torch.device | str | int | None = None, non_blocking: bool = False) -> MixedTarget:
+        """Like ``Tensor.cuda``: on ``device``, the current GPU if left out."""
+        return self.to("cuda" if device is None else device, non_blocking=non_blocking)
+
+    def cpu(self) -> MixedTarget:
+        """Like ``Tensor.cpu``."""
+        return self.to("cpu")
+
     def pin_memory(self, device: torch.device | str | None = None) -> MixedTarget:
         """A copy in pinned memory, as ``DataLoader(pin_memory=True)`` asks for."""
         pinned = (part.pin_memory(*([] if device is None else [device])) for part in self)
@@ -201,9 +209,10 @@ class MixedTarget:
         return self.view(-1)
 
     def squeeze(self, *dim: int) -> MixedTarget:
-        """Like ``Tensor.squeeze``: dimensions of size 1 left out."""
+        """Like ``Tensor.squeeze``: dimensions of size 1 left out. A lone sample's places take its weight."""
         a = self.a.squeeze(*dim)
-        return MixedTarget(a, self.b.squeeze(*dim), self.lam.reshape(a.shape[:1]))
+        lam = self.lam if a.shape[:1] == self.lam.shape else self.lam.squeeze(0)
+        return MixedTarget(a, self.b.squeeze(*dim), lam)
 
     def unsqueeze(self, dim: int) -> MixedTarget:
         """Like ``Tensor.unsqueeze``, after the first dimension."""
@@ -231,6 +240,8 @@ class MixedTarget:
         return MixedTarget, (self.a, self.b, self.lam)
 
     def __repr__(self) -> str:
+        if self.a.is_meta:  # there are shapes, and no numbers to show
+            return f"MixedTarget({describe(self.a)} on meta)"
         if self.a.dim() != 1 or len(self) > 8:
             return f"MixedTarget({describe(self.a)}, lam from {self._span()})"
         rows = zip(self.a.tolist(), self.b.tolist(), self.lam.tolist(), strict=True)
