@@ -237,6 +237,13 @@ def test_a_target_is_pinned_by_the_loader() -> None:
         ("lam", lambda: MixedTarget(A, B, LAM[:3])),
         ("lam", lambda: MixedTarget(A, B, LAM.view(4, 1))),
         ("lam", lambda: MixedTarget(A.to("meta"), B.to("meta"), LAM)),
+        *(
+            ("lam", lambda lam=lam: MixedTarget(A, B, lam))
+            for lam in ("a", None, 2.0, -0.1, float("nan"), {})
+        ),
+        ("plan", lambda: MixedTarget.from_plan(A, None)),
+        *(("num_classes", lambda given=given: ids().dense(given)) for given in ("10", 10.0, None)),
+        ("num_classes", lambda: soft().dense("5")),
         ("y", lambda: MixedTarget.from_plan(A[:3], MixPlan.identity(4))),
         ("y", lambda: MixedTarget.from_plan(A[0], MixPlan.identity(4))),
         ("y", lambda: MixedTarget.from_plan([0, 1, 2, 3], MixPlan.identity(4))),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class MixedTarget:
                 raise MixError(f"{name} takes a tensor of targets, got {describe(part)}")
         if (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
             raise MixError(f"b takes what a is, {describe(a)} on {a.device}, got {describe(b)} on {b.device}")
-        lam = torch.as_tensor(lam, dtype=torch.float32, device=None if isinstance(lam, Tensor) else a.device)
+        lam = lam.to(torch.float32) if isinstance(lam, Tensor) else _as_weights(lam, a.device)
         if lam.dim() == 0 and a.dim() > 0:
             lam = lam.expand(len(a))
         if lam.shape != a.shape[:1]:
@@ -61,6 +61,8 @@ class MixedTarget:
         """Pair the targets ``y`` (B, ...) with their partners', as ``blend`` pairs the samples."""
         if not isinstance(y, Tensor) or y.dim() == 0:
             raise MixError(f"y takes a batch of targets (B, ...), got {describe(y)}")
+        if not isinstance(plan, MixPlan):
+            raise MixError(f"plan takes a MixPlan, got {describe(plan)}")
         if len(y) != len(plan):
             raise MixError(f"y takes as many targets as there are samples: {len(plan)}, got {len(y)}")
         if y.device != plan.device:
@@ -90,6 +92,8 @@ class MixedTarget:
             >>> MixedTarget(torch.tensor([0]), torch.tensor([2]), 0.75).dense(3)
             tensor([[0.7500, 0.0000, 0.2500]])
         """
+        if not isinstance(num_classes, SupportsIndex):  # numpy's whole numbers too
+            raise MixError.of("num_classes", num_classes, "a whole number")
         if self.a.is_floating_point():
             if self.a.dim() < 2 or self.a.shape[-1] != num_classes:
                 raise MixError(
@@ -269,3 +273,14 @@ class MixedTarget:
                 "for a metric expected_accuracy(logits), for a loss mixed_loss(loss_fn, output, target)"
             )
         return mixed(*args, **(kwargs or {}))
+
+
+def _as_weights(lam: Any, device: torch.device) -> Tensor:
+    """A number, or several, as a tensor. Of one that is a tensor already, the values would be waited for."""
+    takes = "one number in [0, 1], or one for each target"
+    if isinstance(lam, (int, float)) and not 0 <= lam <= 1:
+        raise MixError.of("lam", lam, takes)
+    try:
+        return torch.as_tensor(lam, dtype=torch.float32, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise MixError.of("lam", lam, takes) from None
