@@ -83,7 +83,9 @@ def test_without_a_seed_the_draws_follow_manual_seed_and_leave_it_alone() -> Non
     assert not torch.equal(lams[0], lams[2])
 
 
-@pytest.mark.parametrize("state", [{}, {"seed": 1}, {"seed": 1, "step": 0, "p": 1}, {"seed": 1, "step": -1}])
+@pytest.mark.parametrize(
+    "state", [{}, {"seed": 1}, {"seed": 1, "step": 0, "p": 1}, {"seed": 1, "step": -1}, {1: 2, "a": 3}, None]
+)
 def test_a_state_of_another_form_is_refused_and_changes_nothing(state: dict[str, int]) -> None:
     mixer = Halves(seed=5)
     with pytest.raises(MixError, match=" takes "):
@@ -121,6 +123,10 @@ MIXER = Halves(seed=0)
         ("plan", lambda: MIXER(X, Y, plan="again")),
         ("second", lambda: MIXER.between((X, Y), (X[:, :2], Y))),
         ("second", lambda: MIXER.between((X, Y), (X[:3], Y[:3]))),
+        ("first", lambda: MIXER.between(X[:2], X[2:])),
+        ("first", lambda: MIXER.between(None, (X, Y))),
+        ("first", lambda: MIXER.between((X, Y, Y), (X, Y))),
+        ("second", lambda: MIXER.between((X, Y), ({"a": X}, Y))),
         ("y", lambda: MIXER.between((X, Y), (X, Y[:3]))),
         ("b", lambda: MIXER.between((X, Y), (X, Y.float()))),
     ],

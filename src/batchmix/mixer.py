@@ -260,8 +260,8 @@ class Mixer:
 
         Source: Zhang et al. 2018, arXiv:1710.09412, figure 1.
         """
-        (x1, y1), (x2, y2) = first, second
-        for x, y in (first, second):
+        (x1, y1), (x2, y2) = check_pair("first", first), check_pair("second", second)
+        for x, y in ((x1, y1), (x2, y2)):
             leaves = leaves_of_pair(x, y, channels=self._channels)
             check_lengths(leaves)
             check_images(leaves, self.normalize)
@@ -288,8 +288,8 @@ class Mixer:
         Raises:
             MixError: If ``state`` is not what ``state_dict`` returns.
         """
-        if set(state) != {"seed", "step"}:
-            raise MixError(f"state takes the keys 'seed' and 'step', got {sorted(state)}")
+        if not isinstance(state, Mapping) or set(state) != {"seed", "step"}:
+            raise MixError(f"state takes the keys 'seed' and 'step', got {describe(state)}")
         seed, step = _check_count("seed", state["seed"]), _check_count("step", state["step"])
         self.seed, self.step = seed, step
 
@@ -432,6 +432,13 @@ class Mixer:
             if not callable(factor):
                 raise MixError.of(f"schedule[{name!r}]", factor, "a callable of the step")
         return dict(schedule)
+
+
+def check_pair(name: str, pair: Any) -> tuple[Tensor, Tensor]:
+    """Return ``pair``, or raise a MixError that names it unless it is samples and targets, two tensors."""
+    if isinstance(pair, (tuple, list)) and [isinstance(part, Tensor) for part in pair] == [True, True]:
+        return pair[0], pair[1]
+    raise MixError(f"{name} takes a pair of tensors (x, y), got {describe(pair)}")
 
 
 def _check_count(name: str, value: Any) -> int:

@@ -244,6 +244,7 @@ MIX = Mixup(seed=0)
         ("y", lambda: MIX(IMAGE, torch.rand(B, 6, 8))),
         ("kinds", lambda: MIX(IMAGE, LABEL, kinds={"y.map": "pass"})),
         ("kinds", lambda: MIX(IMAGE, LABEL, kinds=["pass"])),
+        ("kinds", lambda: MIX(IMAGE, LABEL, kinds={0: "pass", "q": "pass"})),
         ("kinds['y']", lambda: MIX(IMAGE, LABEL, kinds={"y": "labels"})),
         ("y.map", lambda: CutMix(seed=0)(IMAGE, {"map": MAP[:, :3]}, kinds={"y.map": "segmentation"})),
         ("y", lambda: CutMix(seed=0)(IMAGE, torch.rand(B, 1, 6, 8))),  # depth, or heat

@@ -101,6 +101,7 @@ def test_without_scipy_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> No
         ("fold", lambda: KMixup(fold=1)),
         ("alpha", lambda: KMixup(-1)),
         ("x", lambda: KMixup(k=2, seed=0).plan(X * float("nan"))),
+        ("first", lambda: KMixup(seed=0).between(X, X)),
         ("second", lambda: KMixup(seed=0).between((X, Y), (X[:, :1], Y))),
     ],
 )

@@ -293,6 +293,8 @@ def _check_kinds(kinds: Any) -> dict[str, Kind]:
     if not isinstance(kinds, Mapping):
         raise MixError(f"kinds takes a mapping from paths to kinds, got {describe(kinds)}")
     for path, kind in kinds.items():
+        if not isinstance(path, str):
+            raise MixError(f"kinds takes paths such as 'y.0', got {describe(path)}")
         if kind not in get_args(Kind):
             raise MixError(f"kinds[{path!r}] takes one of {', '.join(get_args(Kind))}, got {kind!r}")
     return dict(kinds)

@@ -27,7 +27,7 @@ from batchmix.core.plan import MixPlan
 from batchmix.core.sampling import check_alpha, check_choice, check_flag, sample_lam
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
-from batchmix.mixer import Mixer, MixerOptions
+from batchmix.mixer import Mixer, MixerOptions, check_pair
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -110,9 +110,9 @@ class KMixup(Mixer):
 
         ``b`` of the target, the partners' labels, are in the order of the match. See ``Mixer.between``.
         """
-        (x1, y1), (x2, y2) = first, second
+        (x1, y1), (x2, y2) = check_pair("first", first), check_pair("second", second)
         parts = (x1, y1, x2, y2)
-        if all(isinstance(part, Tensor) and part.dim() and len(part) == len(x1) for part in parts):
+        if all(part.dim() and len(part) == len(x1) for part in parts):
             second = self._matched(x1, x2, y2)
         return super().between(first, second)
 
