@@ -271,6 +271,8 @@ def plan_of_two(**changes: Tensor) -> MixPlan:
         ("plan", torch.zeros(2, 3, device="meta"), plan_of_two(), {}),
         ("out", torch.zeros(2, 3), plan_of_two(), {"out": torch.zeros(2, 4)}),
         ("out", torch.zeros(2, 3), plan_of_two(), {"out": torch.zeros(2, 3, dtype=torch.float64)}),
+        ("out", torch.zeros(2, 3), plan_of_two(), {"out": "a"}),
+        ("other", torch.zeros(2, 3), plan_of_two(), {"other": [1]}),
         ("other", torch.zeros(2, 3), plan_of_two(), {"other": torch.zeros(3, 3)}),
         ("other", torch.zeros(2, 3), plan_of_two(), {"other": torch.zeros(2, 3, device="meta")}),
         ("x", torch.zeros(2, 3), plan_of_two(mask=torch.ones(2, 1, 4, 4)), {}),

@@ -165,6 +165,8 @@ def test_what_derives_from_torchs_loss_takes_its_mean(options: dict[str, object]
 def test_what_is_not_a_loss_is_refused() -> None:
     with pytest.raises(MixError, match=r"^loss_fn takes a callable"):
         MixUpLoss("cross_entropy")
+    with pytest.raises(MixError, match=r"^loss_fn takes a callable"):
+        mixed_loss(None, logits(), target())
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

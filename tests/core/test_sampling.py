@@ -228,6 +228,8 @@ def test_a_mixer_hands_its_targets_to_the_policy(policy: str) -> None:
         ("batch_size", lambda: sample_partner(-1)),
         ("per", lambda: sample_lam(1.0, 4, per="image")),
         ("partner", lambda: sample_lam(1.0, 4, per="pair")),
+        ("partner", lambda: sample_lam(1.0, 4, per="pair", partner=[1, 0, 3, 2])),
+        ("partner", lambda: sample_lam(1.0, 4, per="pair", partner=torch.tensor([1, 0]))),
         ("policy", lambda: sample_partner(4, "random")),
         ("policy", lambda: sample_partner(4, "roll", mutual=True)),
         ("y", lambda: sample_partner(4, "same-class")),

@@ -114,15 +114,20 @@ def test_half_precision_attention_is_summed_in_float32() -> None:
         ({"prefix": 24}, "prefix takes a number of tokens from 0 to 23"),
         ({"prefix": -1}, "prefix takes"),
         ({"grid": (5, 5)}, "grid takes rows and columns of 24 patches"),
+        *(
+            ({"grid": grid}, "grid takes rows and columns of 24 patches")
+            for grid in (24, (4.0, 6.0), (-4, -6))
+        ),
+        ({"plan": None}, "plan takes a MixPlan"),
         ({"share": 2}, "share takes a probability"),
         ({"target": Y}, "target takes a MixedTarget of 8 samples"),
     ],
 )
 def test_a_wrong_argument_is_named_in_one_line(changed: dict[str, object], message: str) -> None:
     plan = TransMix(seed=1).plan(X)
-    arguments = {"target": MixedTarget.from_plan(Y, plan), "attention": torch.rand(8, 24), **changed}
+    usual = {"plan": plan, "target": MixedTarget.from_plan(Y, plan), "attention": torch.rand(8, 24)}
     with pytest.raises(MixError, match=rf"^{message}[^\n]*, got [^\n]*$"):
-        reweigh(plan=plan, **arguments)
+        reweigh(**{**usual, **changed})
 
 
 def test_patches_that_are_not_square_take_their_grid() -> None:

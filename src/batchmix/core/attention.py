@@ -59,6 +59,8 @@ def reweigh(
 
     Source: Chen et al. 2022, arXiv:2111.09833.
     """
+    if not isinstance(plan, MixPlan):
+        raise MixError(f"plan takes a MixPlan, got {describe(plan)}")
     if not isinstance(target, MixedTarget) or len(target) != len(plan):
         raise MixError(f"target takes a MixedTarget of {len(plan)} samples, got {describe(target)}")
     share = check_probability(share, "share")
@@ -89,9 +91,10 @@ def _per_patch(attention: Tensor, count: int, prefix: int) -> Tensor:
 def _grid_of(patches: int, grid: tuple[int, int] | None, size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of the patches, which are square unless told otherwise."""
     if grid is not None:
-        if len(grid) != 2 or grid[0] * grid[1] != patches:
+        sides = isinstance(grid, (tuple, list)) and all(isinstance(side, int) and side > 0 for side in grid)
+        if not sides or len(grid) != 2 or grid[0] * grid[1] != patches:
             raise MixError.of("grid", grid, f"rows and columns of {patches} patches")
-        return grid
+        return grid[0], grid[1]
     height, width = size
     rows = round(math.sqrt(patches * height / width))
     columns = round(math.sqrt(patches * width / height))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from batchmix.core.normalizing import Normalize, check_out
-from batchmix.core.plan import MixPlan, check_plan, describe
+from batchmix.core.plan import MixPlan, check_plan, describe, placed
 from batchmix.core.resizing import resize_into
 from batchmix.errors import MixError
 from batchmix.kernels import selected
@@ -135,9 +135,9 @@ def _check(
     for name, tensor in (("other", other), ("out", out if normalize is None else None)):
         if tensor is None or tensor is x:
             continue
-        if (tensor.shape, tensor.dtype, tensor.device) != (x.shape, x.dtype, x.device):
-            like, got = f"{describe(x)} on {x.device}", f"{describe(tensor)} on {tensor.device}"
-            raise MixError(f"{name} takes what x is, {like}, got {got}")
+        is_like = isinstance(tensor, Tensor) and (tensor.shape, tensor.dtype) == (x.shape, x.dtype)
+        if not is_like or tensor.device != x.device:
+            raise MixError(f"{name} takes what x is, {placed(x)}, got {placed(tensor)}")
     if plan.mask is not None:
         channels, *size = plan.mask.shape[1:]
         fits = x.dim() >= plan.mask.dim() and list(x.shape[x.dim() - len(size) :]) == size

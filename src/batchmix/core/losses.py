@@ -88,8 +88,7 @@ class MixUpLoss(nn.Module):
 
     def __init__(self, loss_fn: LossFn) -> None:
         super().__init__()
-        if not callable(loss_fn):
-            raise MixError.of("loss_fn", loss_fn, "a callable of output and target")
+        _check_callable(loss_fn)
         self.loss_fn = loss_fn
 
     def forward(self, output: Any, target: Any) -> Tensor:
@@ -97,7 +96,13 @@ class MixUpLoss(nn.Module):
         return mixed_loss(self.loss_fn, output, target)
 
 
+def _check_callable(loss_fn: object) -> None:
+    if not callable(loss_fn):
+        raise MixError.of("loss_fn", loss_fn, "a callable of output and target")
+
+
 def _mix_any(loss_fn: LossFn, output: Any, target: MixedTarget) -> Tensor:
+    _check_callable(loss_fn)
     reduction = _reduction_of(loss_fn)
     if reduction is None:
         return _combine(loss_fn(output, target.a), loss_fn(output, target.b), target.lam)

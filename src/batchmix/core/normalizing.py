@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batchmix.core.plan import describe
+from batchmix.core.plan import describe, placed
 from batchmix.errors import MixError
 from batchmix.kernels import pixels, selected
 
@@ -102,12 +102,13 @@ class Normalize:
 
 def check_out(normalize: Normalize, x: Tensor, out: Tensor | None) -> None:
     """Raise a MixError unless ``out`` can hold the normalised ``x``."""
+    if out is None:
+        return
     wanted = (x.shape, normalize.dtype, x.device)
-    if out is not None and (out.shape, out.dtype, out.device) != wanted:
+    if not isinstance(out, Tensor) or (out.shape, out.dtype, out.device) != wanted:
         dtype = str(normalize.dtype).removeprefix("torch.")
         raise MixError(
-            f"out takes what x becomes, {dtype} tensor {tuple(x.shape)} on {x.device}, "
-            f"got {describe(out)} on {out.device}"
+            f"out takes what x becomes, {dtype} tensor {tuple(x.shape)} on {x.device}, got {placed(out)}"
         )
 
 

@@ -150,6 +150,11 @@ def describe(value: Any) -> str:
     return f"{type(value).__name__} {shorten(value)}"
 
 
+def placed(value: Any) -> str:
+    """The same, and on which device a tensor lies."""
+    return f"{describe(value)} on {value.device}" if isinstance(value, Tensor) else describe(value)
+
+
 def spread(mask: Tensor, ndim: int) -> Tensor:
     """View a mask of the last dimensions, (B, 1, H, W), for samples of more: (B, 1, 1, H, W) for videos."""
     return mask.reshape(*mask.shape[:2], *[1] * (ndim - mask.dim()), *mask.shape[2:])

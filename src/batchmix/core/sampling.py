@@ -58,8 +58,10 @@ def sample_lam(
     check_batch_size(batch_size)
     check_choice("per", per, get_args(Per))
     device = _device_of(generator, device)
-    if per == "pair" and partner is None:
-        raise MixError("partner takes the (B,) mutual partners where per='pair', got None")
+    if per == "pair" and (not isinstance(partner, Tensor) or partner.shape != (batch_size,)):
+        raise MixError(
+            f"partner takes the ({batch_size},) mutual partners where per='pair', got {describe(partner)}"
+        )
     if alpha == 0:
         return torch.ones(batch_size, device=device)
     lam = _sample_beta(alpha, 1 if per == "batch" else batch_size, generator, device)

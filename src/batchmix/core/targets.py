@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor
 
-from batchmix.core.plan import MixPlan, as_rows, describe
+from batchmix.core.plan import MixPlan, as_rows, describe, placed
 from batchmix.core.torch_losses import MIXED_LOSSES, blend_targets
 from batchmix.errors import MixError
 
@@ -46,7 +46,7 @@ class MixedTarget:
             if not isinstance(part, Tensor):
                 raise MixError(f"{name} takes a tensor of targets, got {describe(part)}")
         if (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
-            raise MixError(f"b takes what a is, {describe(a)} on {a.device}, got {describe(b)} on {b.device}")
+            raise MixError(f"b takes what a is, {placed(a)}, got {placed(b)}")
         lam = lam.to(torch.float32) if isinstance(lam, Tensor) else _as_weights(lam, a.device)
         if lam.dim() == 0 and a.dim() > 0:
             lam = lam.expand(len(a))
