@@ -466,6 +466,7 @@ def test_wrong_calls_say_what_they_take() -> None:
             "loader takes a DataLoader with collate_fn=this",
         ),
         (lambda: collate.load_state_dict({"seed": 2**70, "step": 3}), "seed takes a number below 2**64"),
+        (lambda: collate.load_state_dict(None), "state takes the keys 'seed' and 'step', got NoneType None"),
         (
             lambda: collate([(torch.zeros(3, 2, 2, dtype=torch.uint8), 0)] * 2),
             "x takes floating point samples",

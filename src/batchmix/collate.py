@@ -182,7 +182,8 @@ class MixCollate:
         Raises:
             MixError: If ``state`` is not what ``state_dict`` returns.
         """
-        _check_seed(state.get("seed"))
+        if isinstance(state, Mapping):  # all else is the mixer's to refuse
+            _check_seed(state.get("seed"))
         self.mixer.load_state_dict(state)
         self._announce()
 
