@@ -91,6 +91,12 @@ def test_scores_are_those_counted_by_hand():
     assert list(scores.as_dict()) == ["accuracy", "accuracy_tta", "loss", "confidence", "ece", "brier"]
 
 
+def test_an_accuracy_is_the_share_itself_without_the_rounding_of_float32():
+    images = images_with([[0.2, 0.5, 0.3]] * 10)
+    scores = evaluate(FirstPixel(), images, torch.tensor([1] * 7 + [0] * 3))
+    assert (scores.accuracy, scores.accuracy_tta) == (0.7, 0.7)
+
+
 def views(image):
     """Weight and image of the six views of an image (3, H, W), by NumPy."""
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="reflect")

@@ -54,6 +54,15 @@ def test_nothing_is_level_without_a_spread(differences):
     assert math.isnan(p_of_level(differences, 0.5))
 
 
+@pytest.mark.parametrize("expected", ["more", "less", "level"])
+def test_the_rounding_of_scores_in_float32_decides_nothing(expected):
+    common = np.linspace(0.5, 0.6, 3)
+    first, second = (np.float32(scores).tolist() for scores in (common + 1e-4, common))
+    (judged,) = judge([Comparison("", ACCURACY, expected, first, second)])
+    assert judged.verdict == OPEN
+    assert math.isnan(judged.p)
+
+
 def test_at_the_edge_of_the_margin_level_and_beyond_are_said_in_one_of_twenty_studies_each():
     draws = 0.005 + 0.002 * np.random.default_rng(2).normal(size=(4000, 5))
     shown = np.array([p_of_level(row.tolist(), 0.005) for row in draws]) < 0.05

@@ -79,6 +79,25 @@ def test_pairs_that_differ_all_by_the_same_have_no_test():
     assert all(map(math.isnan, (found.p, found.low, found.high)))
 
 
+def as_float32(*shares):
+    return np.float32(shares).tolist()
+
+
+def test_the_rounding_of_scores_in_float32_is_no_spread():
+    found = paired_difference(as_float32(0.91, 0.9133, 0.912), as_float32(0.9101, 0.9134, 0.9121))
+    assert found.mean == pytest.approx(-1e-4, rel=1e-3)
+    assert found.sd == 0
+    assert all(map(math.isnan, (found.p, found.low, found.high)))
+    # A run of before, whose accuracy went through float32, and the same accuracy of a run of today.
+    found = paired_difference(as_float32(0.91, 0.9133, 0.912), [0.91, 0.9133, 0.912])
+    assert (found.mean, found.low, found.high, found.p, found.sd) == (0, 0, 0, 1, 0)
+
+
+def test_one_image_of_a_million_is_a_spread():
+    found = paired_difference([0.5, 0.5, 0.500002], [0.5, 0.5, 0.5])
+    assert found.p == pytest.approx(stats.ttest_rel([0.5, 0.5, 0.500002], [0.5] * 3).pvalue)
+
+
 def test_identical_constants_leave_an_interval_of_no_width():
     assert mean_interval([0.5, 0.5, 0.5]).half == 0
 

@@ -15,7 +15,7 @@ from statistics import fmean
 from batchmix.errors import MixError
 
 MOST_SEEDS = 1_000_000  # beyond this nobody counts
-_ROUNDING = 1e-12  # differences of scores that agree to this share of their size are the same difference
+_ROUNDING = 1e-6  # differences that agree to this share of the scores are the same: scores may be float32
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def paired_difference(treated: Sequence[float], baseline: Sequence[float], level
 
     Pairs that are all the same give a difference of 0 with p = 1. Pairs that differ all by the very same
     amount have no spread to judge it by (a seed that changes nothing, as a rule): interval and p are nan,
-    where the formula would say p = 0.
+    where the formula would say p = 0. Both are meant up to the rounding of scores in float32.
 
     Args:
         treated: One value a pair.
@@ -109,10 +109,11 @@ def paired_difference(treated: Sequence[float], baseline: Sequence[float], level
     if n < 2:
         return Paired(n, mean, math.nan, math.nan, p=math.nan, sd=math.nan)
     sd = _stdev(differences)
-    if sd <= _ROUNDING * max(map(abs, (*treated, *baseline))):
-        same = not any(differences)
-        end = 0.0 if same else math.nan
-        return Paired(n, mean, end, end, p=1.0 if same else math.nan, sd=0.0)
+    rounding = _ROUNDING * max(map(abs, (*treated, *baseline)))
+    if sd <= rounding:
+        if max(map(abs, differences)) <= rounding:
+            return Paired(n, 0.0, 0.0, 0.0, p=1.0, sd=0.0)
+        return Paired(n, mean, math.nan, math.nan, p=math.nan, sd=0.0)
     from scipy.special import stdtr
 
     p = float(2 * stdtr(n - 1, -abs(mean) / (sd / math.sqrt(n))))

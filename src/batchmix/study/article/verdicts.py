@@ -150,8 +150,11 @@ def p_value(comparison: Comparison) -> float:
     test for a difference beyond the margin where it does not.
     """
     first, second = _values(comparison)
+    paired = paired_difference(first, second)
     if comparison.expected != "level":
-        return paired_difference(first, second).p
+        return paired.p
+    if not paired.sd:  # the very same results, up to the rounding of scores
+        return math.nan
     return p_of_level([a - b for a, b in zip(first, second, strict=True)], _margin(comparison.quantity))
 
 
