@@ -32,10 +32,34 @@ def test_a_folder_with_a_split(tmp_path: Path) -> None:
 
 
 def test_val_serves_where_there_is_no_test(tmp_path: Path) -> None:
-    _touch(tmp_path, "train/cat/1.jpg", "val/cat/2.jpg")
+    _touch(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "val/cat/2.jpg")
     assert _names(list_images(tmp_path))[1] == ["val/cat/2.jpg"]
     _touch(tmp_path, "test/cat/3.jpg")
     assert _names(list_images(tmp_path))[1] == ["test/cat/3.jpg"]
+
+
+@pytest.mark.parametrize("train", ["train", "Train", "training"])
+@pytest.mark.parametrize("test", ["test", "Test", "testing", "val", "valid", "validation", "Validation"])
+def test_the_parts_have_the_names_that_people_give_them(train: str, test: str, tmp_path: Path) -> None:
+    _touch(tmp_path, f"{train}/cat/1.jpg", f"{train}/dog/1.jpg", f"{test}/cat/2.jpg")
+    listing = list_images(tmp_path)
+    assert listing.classes == ("cat", "dog")
+    assert _names(listing) == ([f"{train}/cat/1.jpg", f"{train}/dog/1.jpg"], [f"{test}/cat/2.jpg"])
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_part_of_a_split_is_no_class(part: str, tmp_path: Path) -> None:
+    _touch(tmp_path, f"{part}/cat/1.jpg", f"{part}/dog/1.jpg", "held-out/cat/2.jpg", "held-out/dog/2.jpg")
+    with pytest.raises(
+        DataError, match=f"^{tmp_path}/{part} holds folders, as the part of a split"
+    ) as caught:
+        list_images(tmp_path)
+    assert "train/CLASS/IMAGE with test/ (or val/, valid/, validation/)" in str(caught.value)
+
+
+def test_a_train_among_vehicles_is_a_class(tmp_path: Path) -> None:
+    _touch(tmp_path, *(f"{kind}/{number}.jpg" for kind in ("bus", "train") for number in range(2)))
+    assert list_images(tmp_path).classes == ("bus", "train")
 
 
 def test_a_fifth_of_each_class_is_to_test_with(tmp_path: Path) -> None:
@@ -70,13 +94,14 @@ def test_the_split_depends_on_the_names_alone(tmp_path: Path, monkeypatch: pytes
 def test_a_lone_train_is_split_as_its_classes_would_be(tmp_path: Path) -> None:
     names = [f"{kind}/{number}.jpg" for kind in ("cat", "dog") for number in range(20)]
     flat = _names(list_images(_touch(tmp_path / "flat", *names)))
-    lone = _names(list_images(_touch(tmp_path / "lone", *(f"train/{name}" for name in names))))
-    assert lone == tuple([f"train/{name}" for name in part] for part in flat)
+    for train in ("train", "Train"):
+        lone = _names(list_images(_touch(tmp_path / f"lone {train}", *(f"{train}/{name}" for name in names))))
+        assert lone == tuple([f"{train}/{name}" for name in part] for part in flat)
 
 
 def test_accents_written_in_two_ways_split_alike(tmp_path: Path) -> None:
     letters = "éèüöäñçåîø"
-    composed = [f"cat/{letter}.jpg" for letter in letters]
+    composed = [f"{kind}/{letter}.jpg" for kind in ("cat", "dog") for letter in letters]
     apart = [unicodedata.normalize("NFD", name) for name in composed]
     _, one = _names(list_images(_touch(tmp_path / "one", *composed)))
     _, other = _names(list_images(_touch(tmp_path / "other", *apart)))
@@ -85,18 +110,18 @@ def test_accents_written_in_two_ways_split_alike(tmp_path: Path) -> None:
 
 def test_what_is_no_image_is_passed_over(tmp_path: Path) -> None:
     _touch(tmp_path, "cat/1.jpg", "cat/deep/2.jpg", "cat/notes.txt", "cat/._1.jpg", "cat/.thumbs/1.jpg")
-    _touch(tmp_path, ".git/x.jpg", "readme.jpg")
+    _touch(tmp_path, ".git/x.jpg", "readme.jpg", "dog/1.jpg")
     listing = list_images(tmp_path)
-    assert listing.classes == ("cat",)
-    assert sorted(chain(*_names(listing))) == ["cat/1.jpg", "cat/deep/2.jpg"]
+    assert listing.classes == ("cat", "dog")
+    assert sorted(chain(*_names(listing))) == ["cat/1.jpg", "cat/deep/2.jpg", "dog/1.jpg"]
 
 
 def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
     _touch(tmp_path, "elsewhere/1.jpg", "elsewhere/2.jpg")
-    (tmp_path / "images").mkdir()
+    _touch(tmp_path, "images/dog/1.jpg")
     (tmp_path / "images" / "cat").symlink_to(tmp_path / "elsewhere")
     listing = list_images(tmp_path / "images")
-    assert sorted(chain(*_names(listing))) == ["cat/1.jpg", "cat/2.jpg"]
+    assert sorted(chain(*_names(listing))) == ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -104,13 +129,19 @@ def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
     [
         ([], "no class folders in {root}: it takes CLASS/IMAGE"),
         (["1.jpg"], "no class folders in {root}"),
-        (["cat/1.txt"], "no images in {root}: names end in .bmp, "),
-        (["cat/1.jpg"], "{root} has one image in each class, and none is left to test with"),
+        (["cat/1.txt", "dog/1.txt"], "no images in {root}: names end in .bmp, "),
+        (["cat/1.jpg", "dog/1.jpg"], "{root} has one image in each class, and none is left to test with"),
+        (["cat/1.jpg", "cat/2.jpg"], "one class alone in {root}, cat: it takes two or more, as CLASS/IMAGE"),
+        (["train/cat/1.jpg", "test/cat/2.jpg"], "one class alone in {root}/train, cat: it takes two or more"),
+        (["val/cat/1.jpg", "val/dog/1.jpg"], "one class alone in {root}, val: it takes two or more"),
         (["cat/1.jpg", "cat/2.jpg", "dog/x.txt"], "no images in {root}/dog: remove the folder"),
         (["train/x.txt", "test/cat/1.jpg"], "no class folders in {root}/train"),
         (["train/cat/1.jpg", "train/dog/x", "test/cat/1.jpg"], "no images in {root}/train/dog: remove"),
-        (["train/cat/1.jpg", "test/cat/x.txt"], "no images in {root}/test: names end in"),
-        (["train/cat/1.jpg", "test/eel/1.jpg"], "{root}/test has the class eel, which {root}/train lacks"),
+        (["train/cat/1.jpg", "train/dog/1.jpg", "test/cat/x.txt"], "no images in {root}/test: names end in"),
+        (
+            ["train/cat/1.jpg", "train/dog/1.jpg", "test/eel/1.jpg"],
+            "{root}/test has the class eel, which {root}/train lacks",
+        ),
     ],
 )
 def test_a_folder_of_another_kind(names: list[str], said: str, tmp_path: Path) -> None:
@@ -126,7 +157,7 @@ def test_a_class_may_have_no_test_images(tmp_path: Path) -> None:
 
 
 def test_a_dangling_link_is_named(tmp_path: Path) -> None:
-    _touch(tmp_path, "cat/1.jpg")
+    _touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
     (tmp_path / "cat" / "2.jpg").symlink_to(tmp_path / "gone")
     with pytest.raises(DataError, match=r"^cannot read .*cat/2.jpg: No such file or directory$"):
         list_images(tmp_path)
@@ -134,7 +165,7 @@ def test_a_dangling_link_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
-    _touch(tmp_path, "cat/1.jpg", "cat/2.jpg")
+    _touch(tmp_path, "cat/1.jpg", "cat/2.jpg", "dog/1.jpg")
     (tmp_path / "cat").chmod(0)
     try:
         with pytest.raises(DataError, match=r"^cannot read .*cat: Permission denied$"):

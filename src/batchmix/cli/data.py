@@ -33,7 +33,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         default="cifar10",
         metavar="NAME",
         help="cifar10 (the default), cifar100, fashion-mnist, or folder:PATH with PATH/CLASS/IMAGE, or "
-        "train/CLASS/IMAGE and test/CLASS/IMAGE below PATH",
+        "train/CLASS/IMAGE and test/CLASS/IMAGE below PATH; where there is no test/, val/, valid/ or "
+        "validation/ serves",
     )
     parser.add_argument(
         "--size", type=int, metavar="PIXELS", help="height and width of the images of a folder (default: 32)"

@@ -60,9 +60,10 @@ def load_images(
     - ``"fashion-mnist"``: the IDX files, gzipped or not, in the folder, in torchvision's
       ``FashionMNIST/raw``, or where Debian's package ``dataset-fashion-mnist`` puts them. The 28 x 28
       pixels are padded with zeros to 32 x 32, and gray is repeated to three channels.
-    - ``"folder:PATH"``: ``train/CLASS/IMAGE`` with ``test`` or ``val``, or ``CLASS/IMAGE``, of which a fifth
-      is to test with, chosen by the names alone. The shorter side of each image becomes ``size``, and its
-      middle is taken. Decoded once: the squares are kept in the cache folder until an image changes.
+    - ``"folder:PATH"``: ``train/CLASS/IMAGE`` with ``test`` (or, where there is none, ``val``, ``valid`` or
+      ``validation``), or ``CLASS/IMAGE``, of which a fifth is to test with, chosen by the names alone. The
+      shorter side of each image becomes ``size``, and its middle is taken. Decoded once: the squares are kept
+      in the cache folder until an image changes.
 
     The published sets are fetched from their official sites where they are on no disk, kept, and checked
     in every case.

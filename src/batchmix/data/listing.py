@@ -15,7 +15,9 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 """File names that count as images, in lower or upper case."""
 
 TEST_PART = 0.2  # of each class, where the folder has no split of its own
-_TEST_NAMES = ("test", "val")
+_TRAIN_NAMES = ("train", "training")  # in lower or upper case, as those of the other part
+_TEST_NAMES = ("test", "testing", "val", "valid", "validation")
+_LAYOUT = "CLASS/IMAGE, or train/CLASS/IMAGE with test/ (or val/, valid/, validation/) of these"
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,13 @@ class Listing:
 def list_images(folder: Path) -> Listing:
     """List a folder in the layout of torchvision's ImageFolder.
 
-    Either ``train/CLASS/IMAGE`` with ``test/CLASS/IMAGE`` or ``val/CLASS/IMAGE`` (``test`` where there are
-    both), or ``CLASS/IMAGE``. In the latter a fifth of each class is to test with: the images whose names
-    have the smallest hashes, so that the split depends on the names alone. Images may lie in folders
-    below that of their class. Hidden files are passed over, and files that no image's name ends in.
+    Either ``train/CLASS/IMAGE`` with ``test/CLASS/IMAGE``, or ``CLASS/IMAGE``. In the latter a fifth of each
+    class is to test with: the images whose names have the smallest hashes, so that the split depends on the
+    names alone. Images may lie in folders below that of their class. Hidden files are passed over, and files
+    that no image's name ends in.
+
+    The parts may be called ``training``, and ``testing``, ``val``, ``valid`` or ``validation``, in any case.
+    Where there are several to test with, the first of this order is taken, and the others are not read.
 
     Args:
         folder: An existing folder.
@@ -67,18 +72,26 @@ def list_images(folder: Path) -> Listing:
         The images.
 
     Raises:
-        DataError: If there are none to train on or none to test with, if a class has none to train on, if
-            one is to test with alone, or if something cannot be read.
+        DataError: If there are none to train on or none to test with, if there are fewer than two classes,
+            if a class has none to train on, if one is to test with alone, if one is a part of a split by its
+            name and its folders, or if something cannot be read.
     """
-    test = next((folder / name for name in _TEST_NAMES if (folder / name).is_dir()), None)
-    train = folder / "train"
     try:
-        if test is not None and train.is_dir():
+        train, test = (_part(folder, names) for names in (_TRAIN_NAMES, _TEST_NAMES))
+        if train is not None and test is not None:
             return _with_split(folder, train, test)
         # A lone train/CLASS/IMAGE is split as CLASS/IMAGE is.
-        return _without_split(folder, train if _subfolders(folder) == ["train"] else folder)
+        if train is not None and _subfolders(folder) == [train.name]:
+            return _without_split(folder, train)
+        return _without_split(folder, folder)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or folder}: {error.strerror or error}") from error
+
+
+def _part(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The first of these folders that is there, in lower or upper case."""
+    there = {name.lower(): folder / name for name in _subfolders(folder)}
+    return next((there[name] for name in names if name in there), None)
 
 
 def _with_split(folder: Path, train: Path, test: Path) -> Listing:
@@ -105,10 +118,13 @@ def _without_split(folder: Path, base: Path) -> Listing:
     classes = _classes(base)
     by_class = [list(_entries(folder, base / name, label)) for label, name in enumerate(classes)]
     _refuse_empty(base, [entry for entries in by_class for entry in entries], classes)
+    for name, entries in zip(classes, by_class, strict=True):
+        _refuse_part(base / name, entries)
+    part = "train/" if base == folder else f"{base.name}/"  # a class "train" has always been split without it
     train: list[Entry] = []
     test: list[Entry] = []
     for entries in by_class:
-        tests = _tests(entries)
+        tests = _tests(entries, part)
         train += [entry for entry in entries if entry.name not in tests]
         test += [entry for entry in entries if entry.name in tests]
     if not test:
@@ -116,15 +132,15 @@ def _without_split(folder: Path, base: Path) -> Listing:
     return Listing(folder, classes, tuple(train), tuple(test))
 
 
-def _tests(entries: list[Entry]) -> set[str]:
+def _tests(entries: list[Entry], part: str) -> set[str]:
     count = max(round(TEST_PART * len(entries)), int(len(entries) > 1))
-    return {entry.name for entry in sorted(entries, key=lambda entry: _hash(entry.name))[:count]}
+    return {entry.name for entry in sorted(entries, key=lambda entry: _hash(entry.name, part))[:count]}
 
 
-def _hash(name: str) -> bytes:
+def _hash(name: str, part: str) -> bytes:
     # The class's folder and the name in it, but not "train/": both layouts split alike. macOS writes accents
     # as letters of their own.
-    below = unicodedata.normalize("NFC", name.removeprefix("train/"))
+    below = unicodedata.normalize("NFC", name.removeprefix(part))
     return hashlib.sha256(below.encode("utf-8", "surrogateescape")).digest()
 
 
@@ -135,9 +151,9 @@ def _subfolders(folder: Path) -> list[str]:
 def _classes(folder: Path) -> tuple[str, ...]:
     classes = tuple(_subfolders(folder))
     if not classes:
-        raise DataError(
-            f"no class folders in {folder}: it takes CLASS/IMAGE, or train/CLASS/IMAGE and test/..."
-        )
+        raise DataError(f"no class folders in {folder}: it takes {_LAYOUT}")
+    if len(classes) == 1:
+        raise DataError(f"one class alone in {folder}, {classes[0]}: it takes two or more, as {_LAYOUT}")
     return classes
 
 
@@ -163,6 +179,16 @@ def _refuse_empty(base: Path, entries: list[Entry], classes: tuple[str, ...]) ->
         raise DataError(f"no images in {base}: {_takes()}")
     for label in sorted(set(range(len(classes))) - {entry.label for entry in entries}):
         raise DataError(f"no images in {base / classes[label]}: remove the folder, or {_takes()}")
+
+
+def _refuse_part(place: Path, entries: list[Entry]) -> None:
+    """Refuse a class that is a part of a split: a "train" of vehicles has its images right in it."""
+    if place.name.lower() in (*_TRAIN_NAMES, *_TEST_NAMES) and not any(
+        Path(entry.name).parent.name == place.name for entry in entries
+    ):
+        raise DataError(
+            f"{place} holds folders, as the part of a split and no class does: it takes {_LAYOUT}"
+        )
 
 
 def _takes() -> str:
