@@ -382,6 +382,12 @@ def make_task(seed):
     train = DataLoader(data, batch_size=10, shuffle=True)
     return Task(torch.nn.Linear(4, 2), train, DataLoader(data, 30), torch.nn.CrossEntropyLoss(), epochs=3)
 
+def diverging(seed):
+    task = make_task(seed)
+    if seed == 1:
+        torch.nn.init.constant_(task.model.weight, float("inf"))
+    return task
+
 def broken(seed):
     raise RuntimeError("this task\\nis broken")
 """
@@ -422,6 +428,14 @@ def test_a_study_that_was_killed_goes_on_to_the_same_records(users_module, tmp_p
     (tmp_path / "unbroken" / "study.json").write_text((tmp_path / "killed" / "study.json").read_text())
     assert scores_of(read_study(tmp_path / "unbroken")) == scores_of(resumed)
     assert gone(offspring)
+
+
+@pytest.mark.timeout(200)
+def test_a_run_that_diverged_has_failed(users_module, tmp_path):
+    plan = StudyPlan(("none",), (0, 1), (1,), 60, None, None, f"{users_module}:diverging")
+    study = compare(plan, EngineOptions(tmp_path / "study"))
+    assert [(record["seed"], record["status"]) for record in study.records] == [(0, "done"), (1, "failed")]
+    assert study.failed[0]["error"] == "diverged: the loss on the test samples is nan"
 
 
 def test_a_task_is_asked_in_a_process_of_its_own(users_module):

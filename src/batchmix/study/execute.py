@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ import torch
 
 from batchmix._version import __version__
 from batchmix.data import load_images
+from batchmix.errors import MixError
 from batchmix.recipe.machine import describe_machine, keep_freed_memory
 from batchmix.recipe.run import stop_on_signal
 from batchmix.recipe.training import pick_device
@@ -57,6 +59,9 @@ def execute(orders: Mapping[str, Any], folder: Path, tell: Tell) -> bool:
 
     Returns:
         False where the run was told to stop; then its state is kept, and the same orders go on with it.
+
+    Raises:
+        MixError: If the run diverged: it has failed, and its accuracy is not to be compared.
     """
     plan, run = StudyPlan.from_dict(orders["plan"]), Run(**orders["run"])
     device = pick_device(orders["device"])
@@ -72,9 +77,12 @@ def execute(orders: Mapping[str, Any], folder: Path, tell: Tell) -> bool:
         if not training.done:
             training.save(state)
             return False
+    scores = training.finish()
+    if not math.isfinite(scores["loss"]):
+        raise MixError(f"diverged: the loss on the test samples is {scores['loss']}")
     record = {
         **outline(plan, run, device, orders["command"]),
-        **training.finish(),
+        **scores,
         "peak_memory_mb": peak_memory_mb(device),
         "config": {**plan.config, "size": plan.size, "arm": parse_arm(run.arm).settings()},
         "batchmix": __version__,
