@@ -146,9 +146,9 @@ def test_a_task_that_cannot_be_made_is_one_line(capsys, tmp_path):
 
 
 def test_a_task_says_how_long_it_trains_unless_the_words_do(monkeypatch):
-    monkeypatch.setattr(engine, "ask_task", lambda name: {"epochs": 7, "images": 60})
+    monkeypatch.setattr(engine, "ask_task", lambda name: {"epochs": 7, "images": 60, "source": "abc"})
     assert plan("mine:make", "--seeds=1") == StudyPlan(
-        ("none", "mixup"), (0,), (7,), 60, None, task="mine:make"
+        ("none", "mixup"), (0,), (7,), 60, None, task="mine:make", source="abc"
     )
     assert plan("cutmix", "mine:make", "--epochs=2,3").epochs == (2.0, 3.0)
 

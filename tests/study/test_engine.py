@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -130,7 +131,7 @@ def test_what_is_done_is_not_done_again(stage):
 def test_more_arms_seeds_and_epochs_extend_a_study(stage):
     stage.compare()
     stage.started()
-    study = stage.compare(made_plan(arms=("cutmix", "none"), seeds=(1, 2)))
+    study = stage.compare(made_plan(arms=("none", "cutmix"), seeds=(1, 2)))
     assert study.arms == ["none", "mixup", "cutmix"]
     assert stage.started() == [
         "500x2-cutmix-seed0", "500x2-cutmix-seed1",
@@ -150,14 +151,36 @@ def test_more_arms_seeds_and_epochs_extend_a_study(stage):
         ({"config": {"batch_size": 100}}, "batch-size 500, got 100"),
         ({"config": {"widths": (8, 8, 8)}}, r"widths \[32, 64, 128\], got \[8, 8, 8\]"),
         ({"task": "a:b", "config": {}}, "task recipe, got a:b"),
+        (
+            {"arms": ("mixup", "none")},
+            "whose first arm is none, which the others are compared with, got mixup first",
+        ),
     ],
 )
 def test_other_settings_do_not_go_into_the_same_folder(stage, changes, named):
     stage.compare()
     before = (stage.out / "study.json").read_text()
-    with pytest.raises(MixError, match=f"^--out holds a study with {named}: take another folder$"):
+    with pytest.raises(MixError, match=f"^--out holds a study (with )?{named}: take another folder$"):
         stage.compare(made_plan(**changes))
     assert (stage.out / "study.json").read_text() == before
+
+
+def test_a_task_whose_file_changed_does_not_go_into_the_same_folder(stage):
+    def mine(source):
+        return made_plan(task="mine:make", data=None, source=source)
+
+    stage.compare(mine(None))  # of an earlier version
+    stage.compare(mine("a"))
+    with pytest.raises(MixError, match=r"^--out holds a study of mine:make before its file changed: take"):
+        stage.compare(mine("b"))
+
+
+def test_a_study_of_an_earlier_version_goes_on(stage):
+    first = stage.compare()
+    asked = json.loads((stage.out / "study.json").read_text())
+    del asked["source"]
+    (stage.out / "study.json").write_text(json.dumps(asked))
+    assert stage.compare().records == first.records
 
 
 # Failures
@@ -439,7 +462,8 @@ def test_a_run_that_diverged_has_failed(users_module, tmp_path):
 
 
 def test_a_task_is_asked_in_a_process_of_its_own(users_module):
-    assert ask_task(f"{users_module}:make_task") == {"epochs": 3, "images": 60}
+    source = hashlib.sha256(TASK.encode()).hexdigest()
+    assert ask_task(f"{users_module}:make_task") == {"epochs": 3, "images": 60, "source": source}
     with pytest.raises(MixError, match=r"broken cannot be made: RuntimeError: this task is broken$"):
         ask_task(f"{users_module}:broken")
 

@@ -35,7 +35,7 @@ A MODULE:FUNCTION among the arms is a task of your own: a function of a seed tha
 batchmix.study.Task (model, loaders, loss); 'pydoc batchmix.study.Task' has an example.
 
 The same command goes on with a study that was stopped, and tries failed runs once more; with more arms,
-seeds or epochs it extends the study."""
+seeds or epochs it extends the study. Its first arm stays the first, and the file of a task as it was."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -195,7 +195,7 @@ def _plan_of_task(
     plan = StudyPlan(arms, seeds, epochs, 1, None, None, task)
     answer = ask_task(task)
     epochs = plan.epochs if args.epochs is not None else (float(answer["epochs"]),)
-    return StudyPlan(arms, seeds, epochs, answer["images"], None, None, task)
+    return StudyPlan(arms, seeds, epochs, answer["images"], None, None, task, source=answer["source"])
 
 
 def is_task(text: str) -> bool:

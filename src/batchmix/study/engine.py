@@ -221,14 +221,17 @@ def plan_of(asked: dict[str, Any], folder: Path) -> StudyPlan:
     """
     names = [field.name for field in dataclasses.fields(StudyPlan)]
     try:
-        return StudyPlan.from_dict({name: asked[name] for name in names})
+        # A study of an earlier version has no source.
+        return StudyPlan.from_dict({name: asked[name] for name in names if name in asked or name != "source"})
     except (KeyError, TypeError, MixError) as error:
         why = " ".join(str(error).split())
         raise DataError(f"{folder / 'study.json'} is not the plan of a study: {why}") from None
 
 
 def ask_task(name: str) -> dict[str, Any]:
-    """How long a task of the user's own trains, and on how many samples; made in a process of its own.
+    """How long a task of the user's own trains, on how many samples, and what its file is.
+
+    It is made in a process of its own.
 
     Raises:
         MixError: If there is no such task, or it fails.

@@ -22,7 +22,7 @@ from batchmix.study.image_runs import ImageRun, Progress
 from batchmix.study.images import study_images
 from batchmix.study.plan import RECIPE, Run, StudyPlan
 from batchmix.study.records import write_record
-from batchmix.study.task import make
+from batchmix.study.task import digest, make
 from batchmix.study.task_runs import TaskRun
 
 Tell = Callable[[int, int], None]
@@ -134,4 +134,4 @@ def peak_memory_mb(device: torch.device) -> int:
 def describe_task(name: str) -> dict[str, Any]:
     """What a plan has to know of a task of the user's own."""
     task = make(name, seed=0)
-    return {"epochs": task.epochs, "images": task.images}
+    return {"epochs": task.epochs, "images": task.images, "source": digest(name)}

@@ -62,6 +62,8 @@ class StudyPlan:
         size: Pixels of an image's side; as the image set has them if left out.
         task: ``"recipe"``, or ``"module:function"``.
         config: Values of ``SHARED`` fields of the recipe's config; the others are those of its preset cpu.
+        source: What the file of a task was, as ``batchmix.study.task.digest`` has it; None where that is not
+            known.
 
     Raises:
         MixError: If something is not of this form; the message names it.
@@ -75,6 +77,7 @@ class StudyPlan:
     size: int | None = None
     task: str = RECIPE
     config: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arms", tuple(map(str, parse_arms(self.arms))))
@@ -125,15 +128,23 @@ class StudyPlan:
         """This plan with the arms, seeds and epochs of another added.
 
         Raises:
-            MixError: If the two differ in anything else.
+            MixError: If the two differ in anything else, or in the arm that others are compared with.
         """
         for name in ("task", "data", "size", "images", "config"):
             _check_same(name, getattr(self, name), getattr(asked, name))
+        if None not in (self.source, asked.source) and self.source != asked.source:
+            raise MixError(f"--out holds a study of {self.task} before its file changed: take another folder")
+        if asked.arms[0] != self.arms[0]:
+            raise MixError(
+                f"--out holds a study whose first arm is {self.arms[0]}, which the others are compared with, "
+                f"got {asked.arms[0]} first: take another folder"
+            )
         lists = {
             name: tuple(dict.fromkeys((*getattr(self, name), *getattr(asked, name))))
             for name in ("arms", "seeds", "epochs")
         }
-        return dataclasses.replace(self, **lists)  # type: ignore[arg-type]
+        source = self.source or asked.source
+        return dataclasses.replace(self, source=source, **lists)  # type: ignore[arg-type]
 
 
 def shared_config(given: Mapping[str, Any], size: int | None) -> dict[str, Any]:

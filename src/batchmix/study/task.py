@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 from collections.abc import Callable, Iterable
@@ -116,6 +117,16 @@ def find_task(name: str) -> Callable[[int], Task]:
         raise MixError(f"the task {name} takes a function of {module_name}, found no {function_name!r} there")
     made: Callable[[int], Task] = function
     return made
+
+
+def digest(name: str) -> str | None:
+    """A hash of the module of ``"module:function"``, None where it is no file.
+
+    What that module imports is not in it.
+    """
+    module = importlib.import_module(name.partition(":")[0])
+    path = Path(getattr(module, "__file__", None) or "")
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def make(name: str, seed: int) -> Task:
