@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from batchmix.data.decoding import decode_square, each, resize_all
+from batchmix.errors import DataError
 
 
 def _photo(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -111,6 +112,26 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(ramp).save(tmp_path / "image.png")
     got = decode_square(tmp_path / "image.png", 32)
     np.testing.assert_array_equal(got, np.repeat((ramp >> 8)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize(("form", "largest"), [("tif", 255), ("tif", 65535), ("pgm", 65535)])
+def test_32_bits_hold_values_of_8_or_of_16(form: str, largest: int, tmp_path: Path) -> None:
+    ramp = np.linspace(0, largest, 32 * 32).astype(np.int32).reshape(32, 32)
+    Image.fromarray(ramp).save(tmp_path / f"image.{form}")
+    got = decode_square(tmp_path / f"image.{form}", 32)
+    np.testing.assert_array_equal(got[..., 0], ramp if largest == 255 else ramp >> 8)
+
+
+def test_a_dark_image_of_sixteen_bits_stays_dark(tmp_path: Path) -> None:
+    for form, kind in (("png", np.uint16), ("tif", np.uint16), ("pgm", np.int32)):
+        Image.fromarray(np.full((32, 32), 200, kind)).save(tmp_path / f"image.{form}")
+        assert decode_square(tmp_path / f"image.{form}", 32).max() == 0
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).random((32, 32), np.float32)).save(tmp_path / "image.tif")
+    with pytest.raises(DataError, match=r"^its pixels are floating-point numbers: save it with 8 or 16 bits"):
+        decode_square(tmp_path / "image.tif", 32)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3)])

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from batchmix.errors import DataError
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -114,8 +116,13 @@ def to_square(image: Image.Image, size: int, extent: tuple[float, float] | None 
 def _as_rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
+    if image.mode.startswith("F"):  # in [0, 1], in [0, 255] or of a sensor: nothing in the file says which
+        raise DataError("its pixels are floating-point numbers: save it with 8 or 16 bits a channel")
     if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip
-        high = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
+        values = np.asarray(image)
+        # The 32 bits of a TIFF hold values of 8 bits or of 16, and only the values say which.
+        small = image.mode == "I" and image.format == "TIFF" and values.max() <= 255
+        high = np.clip(values if small else values >> 8, 0, 255).astype(np.uint8)
         return Image.fromarray(high).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:  # else Pillow warns of what gets lost
         image = image.convert("RGBA")

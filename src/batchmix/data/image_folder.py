@@ -18,7 +18,7 @@ from batchmix.data.report import Report
 from batchmix.errors import DataError
 from batchmix.files import write_whole
 
-_DECODER = 1  # raised where an image comes out otherwise, so that older caches are made anew
+_DECODER = 2  # raised where an image comes out otherwise, so that older caches are made anew
 _HEADER = 36  # bytes: a SHA-256 that says of which files, and a CRC-32 of the pixels
 _NAMED = 5  # broken images in a message
 
