@@ -90,7 +90,7 @@ def test_seeds_are_a_number_a_range_or_a_list(text, seeds):
     assert compare.seeds_of(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["0", "-3", "x", "5-3", "1.5", "", ",", "1,x"])
+@pytest.mark.parametrize("text", ["0", "-3", "x", "5-3", "1.5", "", ",", "1,x", "1,,2", "9" * 30, "5-99999"])
 def test_what_is_no_seed_is_refused(text):
     with pytest.raises(MixError, match=r"^--seeds takes"):
         compare.seeds_of(text)
@@ -105,6 +105,8 @@ def test_what_is_no_seed_is_refused(text):
         (["--epochs", "x"], "--epochs"),
         (["--epochs", "0"], "epochs"),
         (["--seeds", "none"], "--seeds"),
+        (["--seeds", ""], "--seeds"),
+        (["--size", "8"], "size takes a number of pixels in [16, 1024], got 8"),
         (["--widths", "8,8"], "widths"),
         (["--batch-size", "1"], "batch_size"),
         (["--jobs", "0"], "--jobs"),
@@ -116,6 +118,12 @@ def test_what_is_no_seed_is_refused(text):
         (["--preset", "article", "none", "--epochs=3"], "ARM, --epochs"),
         (["a:b", "c:d"], "one task at most, got a:b, c:d"),
         (["a:b", "--widths=8,8,8", "--subset=5"], "--subset, --widths"),
+        (["none", "--report", "x"], "--report takes a study as it is, got ARM too"),
+        (
+            ["--report", "x", "--out", "y", "--seeds=3"],
+            "--report takes a study as it is, got --seeds, --out too",
+        ),
+        (["--preset", "article", "--report", "x", "--data", "cifar100"], "--report takes a study as it is"),
         (["--report", "nowhere"], "found no study in nowhere"),
         (["--mix", "none"], "--mix"),
     ],
@@ -132,12 +140,21 @@ def test_a_wrong_argument_is_one_line_before_anything_is_loaded(capsys, tmp_path
     [
         (["tokencutmix"], "does not mix images"),
         (["--subset", "1001"], "--subset"),
-        (["--subset", "100"], "--batch-size takes at most the 100 images that there are, got 500"),
+        (
+            ["--subset", "100"],
+            "--batch-size takes at most the 100 images that there are, got 500, its default",
+        ),
+        (["--subset", "100", "--batch-size", "101"], "the 100 images that there are, got 101"),
         (["--device", "abacus"], "--device"),
     ],
 )
 def test_what_the_images_do_not_allow_is_one_line(capsys, words, named):
     assert named in refused(capsys, "compare", *words)
+
+
+@pytest.mark.parametrize("name", ["cifar11", ""])
+def test_images_that_there_are_not_name_the_flag(capsys, name):
+    assert f"in --data {name}: name takes cifar10, " in refused(capsys, "compare", "--data", name)
 
 
 def test_a_task_that_cannot_be_made_is_one_line(capsys, tmp_path):

@@ -367,8 +367,8 @@ def test_a_plan_that_is_broken_by_hand_is_named(stage):
         ({"arms": ()}, "arms"), ({"arms": ("none", "mixup", "mixup:alpha=0.4")}, "the same"),
         ({"seeds": ()}, "seeds"), ({"seeds": (0, 0)}, "seeds"), ({"seeds": (-1,)}, "seeds"),
         ({"epochs": (0,)}, "epochs"), ({"epochs": (float("nan"),)}, "epochs"), ({"epochs": (1, 1)}, "epochs"),
-        ({"images": 100}, "images"), ({"size": 8}, "sizes"), ({"config": {"batchsize": 3}}, "'batchsize'"),
-        ({"config": {"widths": (1, 2)}}, "widths"),
+        ({"images": 100}, "images"), ({"size": 8}, "^size takes"), ({"config": {"widths": (1, 2)}}, "widths"),
+        ({"config": {"batchsize": 3}}, "'batchsize'"),
     ],
 )  # fmt: skip
 def test_a_plan_that_makes_no_sense_is_one_line(changes, named):

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 
 ARMS = ("none", "mixup")
 EPOCHS = (PRESETS["cpu"].config.epochs,)
+OUT = Path("study")
+MOST_SEEDS = 10_000  # years of training; a list of many more fills the memory
 PAGE = Path("docs/article.md")
 OF_A_PLAN = ("arms", "seeds", "epochs", "subset", *SHARED)  # what a preset says itself
+NOT_FOR_A_REPORT = (*OF_A_PLAN, "data", "size", "root", "jobs", "threads", "out")
 DESCRIPTION = f"""\
 Train every arm with every seed under the same budget, and report what can be said of the difference.
 Runs of one seed have the same initial weights, data order and augmentation: the mixing alone differs.
@@ -29,7 +33,7 @@ Runs of one seed have the same initial weights, data order and augmentation: the
 An ARM is none, mixup, mixup:alpha=0.2,per=batch, any other method with any of its options, choice (of
 mixup and cutmix, each for half of the batches; choice:mixup=0.3,cutmix=0.5), or two-loaders (mixup as
 first published). All but none take until=0.6, the share of the training after which mixing stops.
-The first one is what the others are compared with. Where none is named: {" ".join(ARMS)}.
+The first ARM is what the others are compared with. Where none is named: {" ".join(ARMS)}.
 
 A MODULE:FUNCTION among the arms is a task of your own: a function of a seed that returns a
 batchmix.study.Task (model, loaders, loss); 'pydoc batchmix.study.Task' has an example.
@@ -57,7 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     for flag in FLAGS:
         if flag.name in SHARED:
             add_flag(parser, flag)
-    add("--out", type=Path, default=Path("study"), metavar="DIR", help="folder of the study (default: study)")
+    add("--out", type=Path, metavar="DIR", help=f"folder of the study (default: {OUT})")
     add("--jobs", type=int, metavar="N", help="runs side by side (default: 1, or 1 a GPU)")
     add("--threads", type=int, metavar="N", help="CPU threads of each run (default: all, shared out)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -75,8 +79,10 @@ def run(args: argparse.Namespace) -> int:
     from batchmix.study.progress import StudyProgress
     from batchmix.study.records import read_study
 
+    if args.report is not None and (given := _given(args, NOT_FOR_A_REPORT)):
+        raise MixError(f"--report takes a study as it is, got {_flags(given)} too")
     options = EngineOptions(
-        folder=args.report or args.out,
+        folder=args.report or args.out or OUT,
         command="batchmix " + shlex.join(sys.argv[1:]),
         jobs=_positive("--jobs", args.jobs),
         threads=_positive("--threads", args.threads),
@@ -96,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         return _say_how_to_go_on(progress, options.command)
     if study.failed:
         progress.note(f"{len(study.failed)} of the runs failed; the same command tries them again")
-    _report(study, args.out)
+    _report(study, options.folder)
     return int(bool(study.failed))
 
 
@@ -110,7 +116,7 @@ def _run_preset(args: argparse.Namespace, options: EngineOptions) -> int:
     scale = args.scale or "cpu"
     if scale not in scales:
         raise MixError(f"--scale takes one of {', '.join(scales)}, got {scale!r}")
-    given = [name for name in OF_A_PLAN if getattr(args, name) not in (None, [])]
+    given = _given(args, OF_A_PLAN)
     if given:
         raise MixError(f"--preset {args.preset} takes its own arms and settings, got {_flags(given)} too")
     if args.report is None:
@@ -152,13 +158,14 @@ def plan_from(args: argparse.Namespace) -> StudyPlan:
     if len(tasks) > 1:
         raise MixError(f"ARM takes one task at most, got {', '.join(tasks)}")
     arms = tuple(text for text in args.arms if text not in tasks) or ARMS
-    seeds = seeds_of(args.seeds or "3")
+    seeds = seeds_of("3" if args.seeds is None else args.seeds)
     epochs = EPOCHS if args.epochs is None else epochs_of(args.epochs)
     config = {name: getattr(args, name) for name in SHARED if getattr(args, name) is not None}
     if tasks:
         return _plan_of_task(args, tasks[0], arms, seeds, epochs)
     # Everything that costs nothing is checked before the images are loaded, or fetched.
-    plan = StudyPlan(arms, seeds, epochs, 10**6, args.data or "cifar10", args.size, RECIPE, config)
+    data = "cifar10" if args.data is None else args.data
+    plan = StudyPlan(arms, seeds, epochs, 10**6, data, args.size, RECIPE, config)
     return _with_images(plan, args)
 
 
@@ -172,10 +179,14 @@ def _with_images(plan: StudyPlan, args: argparse.Namespace) -> StudyPlan:
 
     for arm in parse_arms(plan.arms):
         check_on_images(arm, plan.config["sizes"][-1])
-    image_set = load_images(plan.data or "", size=plan.size, root=args.root)
+    try:
+        image_set = load_images(plan.data or "", size=plan.size, root=args.root)
+    except MixError as error:
+        raise MixError(f"in --data {plan.data}: {error}") from None
     images, batch = count_of(args.subset, len(image_set.train_y)), plan.config["batch_size"]
     if images < batch:
-        raise MixError(f"--batch-size takes at most the {images} images that there are, got {batch}")
+        default = ", its default" if args.batch_size is None else ""
+        raise MixError(f"--batch-size takes at most the {images} images that there are, got {batch}{default}")
     return dataclasses.replace(plan, images=images)
 
 
@@ -189,7 +200,7 @@ def _plan_of_task(
     """The plan for a task of the user's own, which is asked how long it trains."""
     from batchmix.study.engine import ask_task
 
-    given = [name for name in ("data", "size", "subset", "root", *SHARED) if getattr(args, name) is not None]
+    given = _given(args, ("data", "size", "subset", "root", *SHARED))
     if given:
         raise MixError(f"{task} makes its own data and model, got {_flags(given)} too")
     plan = StudyPlan(arms, seeds, epochs, 1, None, None, task)
@@ -216,11 +227,13 @@ def seeds_of(text: str) -> tuple[int, ...]:
     first, dash, last = text.partition("-")
     with contextlib.suppress(ValueError):
         if "," in text:
-            found = tuple(int(part) for part in text.split(",") if part)
+            found = tuple(int(part) for part in text.removesuffix(",").split(","))
         else:
-            found = tuple(range(int(first), int(last) + 1) if dash else range(int(text)))
-    if not found:
-        raise MixError.of("--seeds", text, "a number of seeds such as 5, or seeds such as 0-9 or 3,5,8")
+            low, end = (int(first), int(last) + 1) if dash else (0, int(text))
+            found = tuple(range(low, min(end, low + MOST_SEEDS + 1)))
+    if not 0 < len(found) <= MOST_SEEDS:
+        takes = f"a number of seeds such as 5, or seeds such as 0-9 or 3,5,8, at most {MOST_SEEDS:,} of them"
+        raise MixError.of("--seeds", text, takes)
     return found
 
 
@@ -234,6 +247,10 @@ def epochs_of(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise MixError.of("--epochs", text, "numbers with commas, such as 5,10,20") from None
+
+
+def _given(args: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    return [name for name in names if getattr(args, name) not in (None, [])]
 
 
 def _flags(names: list[str]) -> str:

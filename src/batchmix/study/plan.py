@@ -151,13 +151,15 @@ def shared_config(given: Mapping[str, Any], size: int | None) -> dict[str, Any]:
     """The settings all runs share: those given, and those of the preset cpu.
 
     Raises:
-        MixError: If there is no such setting.
+        MixError: If there is no such setting, or ``size`` is out of its range.
     """
     for name in given:
         if name not in SHARED:
             raise MixError(f"config takes {', '.join(SHARED)}, got {name!r}")
     standard: dict[str, Any] = PRESETS["cpu"].config.as_dict()
-    if size is not None:
+    if size is not None and "sizes" not in given:
+        if not 16 <= size <= RecipeConfig.largest_size:
+            raise MixError.of("size", size, f"a number of pixels in [16, {RecipeConfig.largest_size}]")
         standard["sizes"] = [size]
     chosen = {name: given.get(name, standard[name]) for name in SHARED}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in chosen.items()}
