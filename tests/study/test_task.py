@@ -305,6 +305,8 @@ def test_an_empty_epoch_does_not_go_on_for_ever():
 
     with pytest.raises(MixError, match="train_loader takes"):
         finish(start(new_task=lambda: task(train_loader=Empty([1]))))
+    with pytest.raises(MixError, match="test_loader takes"):
+        finish(start(new_task=lambda: task(test_loader=Empty([1]))))
 
 
 @pytest.fixture
@@ -340,6 +342,8 @@ def test_the_function_is_found_in_the_current_folder_and_called_under_a_fixed_se
 def test_what_is_not_found_or_no_task_is_one_line(module):
     for name, said in (
         ("no_such_module_at_all:make", "found no module"),
+        (":make", "^task takes MODULE:FUNCTION, got ':make'$"),
+        (".near:make", "^task takes MODULE:FUNCTION, got '.near:make'$"),
         (f"{module}:nothing", "found no 'nothing'"),
         (f"{module}:make_nothing", "returns a batchmix.study.Task, got NoneType"),
     ):

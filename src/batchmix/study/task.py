@@ -103,6 +103,8 @@ def find_task(name: str) -> Callable[[int], Task]:
         MixError: If there is no such module or function.
     """
     module_name, _, function_name = name.partition(":")
+    if not module_name or module_name.startswith("."):
+        raise MixError.of("task", name, "MODULE:FUNCTION")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)

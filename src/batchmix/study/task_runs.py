@@ -155,6 +155,8 @@ class TaskRun:
                 if glance is not None and seen >= glance:
                     break
         model.train(was_training)
+        if not outputs:
+            raise MixError("test_loader takes an iterable that gives batches each time, it gave none")
         if not _are_logits(outputs[0], targets[0]):
             return {**NO_SCORES, "loss": sum(loss * count for loss, count in losses) / seen}
         logits, labels = torch.cat(outputs).float().cpu(), torch.cat(targets).long().cpu()
