@@ -7,6 +7,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +132,39 @@ def test_every_study_gets_a_picture_that_holds_all_it_draws(name, tmp_path):
     assert (edge == 255).all()
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The panels of a picture."""
+
+    def draw(study):
+        figures = []
+        monkeypatch.setattr("batchmix.study.picture.write_figure", lambda _, figure: figures.append(figure))
+        write_picture(Path("report.png"), study, compare_all(study))
+        return figures[0].axes
+
+    return draw
+
+
+@pytest.mark.parametrize("name", ["all failed", "nothing run yet", "null scores"])
+def test_a_panel_without_anything_in_it_has_no_numbers_and_says_so(name, drawn):
+    panel, _ = drawn(STRANGE[name])
+    assert [text.get_text() for text in panel.texts] == ["no run has such a score"]
+    assert [*panel.get_xticks(), *panel.get_yticks()] == []
+
+
+def test_no_interval_of_an_accuracy_is_drawn_beyond_0_or_100(drawn):
+    study = make_study(("none", "mixup"), range(2), epochs=(1, 40))
+    apart = [{**record, "accuracy": (0.2, 0.9)[record["seed"]]} for record in study.records]
+    study = dataclasses.replace(study, records=apart)
+    low, high = drawn(study)[1].get_ylim()
+    assert -6 < low < high < 106
+    svg = re.search(
+        r'<svg[^>]*aria-label="accuracy against epochs".*?</svg>', as_html(study, compare_all(study), [])
+    )
+    ticks = re.findall(r'text-anchor="end"[^>]*>([^<]*)<', svg.group())
+    assert ticks == ["0", "20", "40", "60", "80", "100"]
+
+
 @pytest.mark.parametrize("name", STRANGE)
 def test_charts_stay_inside_their_frame(name):
     html = as_html(STRANGE[name], compare_all(STRANGE[name]), [])
@@ -222,6 +256,14 @@ def test_the_page_says_what_was_asked_and_what_the_words_mean():
     ):  # fmt: skip
         assert words in text
         assert words.replace("_", r"\_") in files["md"]
+
+
+def test_a_task_has_no_data_to_name():
+    study = make_study()
+    files = report(dataclasses.replace(study, asked={**study.asked, "data": None, "task": "mine:make"}))
+    assert "mine:make" in files["md"]
+    assert "None" not in files["md"]
+    assert "None" not in "".join(Page(files["html"]).text)
 
 
 def test_sentences_come_before_charts_and_tables():

@@ -143,7 +143,7 @@ def draw_frontier(study: Study, images: int, score: Score) -> str:
     points = [(epochs, interval) for arm in found.values() for epochs, interval in arm]
     if not points:
         return ""
-    ends = [score.scale * end for _, i in points for end in (i.mean, i.low, i.high) if not math.isnan(end)]
+    ends = [score.drawn(end) for _, i in points for end in (i.mean, i.low, i.high) if not math.isnan(end)]
     lengths = sorted({epochs for epochs, _ in points})
     plot = Plot(
         f"{score.name} against epochs",
@@ -155,17 +155,17 @@ def draw_frontier(study: Study, images: int, score: Score) -> str:
     plot.y_axis(f"{score.name} ({score.unit.strip()})" if score.unit else score.name)
     for arm, line in found.items():
         aside = series.aside(study, arm)
-        _with_intervals(plot, [(x * aside, i) for x, i in line], score.scale, arm_class(study, arm))
+        _with_intervals(plot, [(x * aside, i) for x, i in line], score, arm_class(study, arm))
     return str(plot)
 
 
-def _with_intervals(plot: Plot, line: Sequence[tuple[float, Interval]], scale: float, arm: str) -> None:
-    plot.line([(x, scale * interval.mean) for x, interval in line], f"average {arm}")
+def _with_intervals(plot: Plot, line: Sequence[tuple[float, Interval]], score: Score, arm: str) -> None:
+    plot.line([(x, score.drawn(interval.mean)) for x, interval in line], f"average {arm}")
     for x, interval in line:
         if not math.isnan(interval.low):
-            low, high = plot.y(scale * interval.low), plot.y(scale * interval.high)
+            low, high = plot.y(score.drawn(interval.low)), plot.y(score.drawn(interval.high))
             plot.draw("line", f"interval {arm}", x1=plot.x(x), x2=plot.x(x), y1=low, y2=high)
-        plot.dot(x, scale * interval.mean, f"mean {arm}", 3.5)
+        plot.dot(x, score.drawn(interval.mean), f"mean {arm}", 3.5)
 
 
 def _interval(one: Comparison) -> list[float]:

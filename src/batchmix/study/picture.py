@@ -45,6 +45,9 @@ def write_picture(path: Path, study: Study, comparisons: Sequence[Comparison]) -
         _draw_frontier(middle, study, main)
     else:
         _draw_curves(middle, study, main)
+    if not any(len(line.get_xdata()) for line in middle.get_lines()):
+        middle.set(xticks=[], yticks=[])
+        _say(middle, "no run has such a score")
     _draw_reliability(right, study)
     for axes in (*first, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
@@ -105,10 +108,13 @@ def _draw_frontier(axes: Axes, study: Study, score: Score) -> None:
     for arm in study.arms:
         found = series.frontier(study, arm, images, score.key)
         places = [epochs * series.aside(study, arm) for epochs, _ in found]
-        means = [score.scale * interval.mean for _, interval in found]
-        halves = [score.scale * interval.half for _, interval in found]
+        means = [score.drawn(interval.mean) for _, interval in found]
+        ends = [
+            [mean - score.drawn(interval.low) for mean, (_, interval) in zip(means, found, strict=True)],
+            [score.drawn(interval.high) - mean for mean, (_, interval) in zip(means, found, strict=True)],
+        ]
         axes.plot(places, means, "o", markersize=4, label=arm, **_style(study, arm))
-        axes.errorbar(places, means, halves, fmt="none", ecolor=_colour(study, arm))
+        axes.errorbar(places, means, ends, fmt="none", ecolor=_colour(study, arm))
     axes.set_xscale("log")
     axes.set_xticks(lengths, [f"{length:g}" for length in lengths])
     axes.set_xticks([], minor=True)

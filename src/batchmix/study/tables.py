@@ -102,7 +102,7 @@ def asked_rows(study: Study) -> list[tuple[str, str]]:
     versions = dict.fromkeys(str(r["batchmix"]) for r in study.records if r.get("batchmix"))
     dates = sorted({str(record["date"])[:10] for record in study.records if record.get("date")})
     rows = [
-        ("data", str(asked.get("data", words.NOTHING))),
+        ("data", str(asked.get("data") or words.NOTHING)),  # a task brings its own
         ("task", str(asked.get("task", words.NOTHING))),
         ("images", words.listed(dict.fromkeys(f"{images:,}" for images, _ in study.budgets) or ["none"])),
         ("epochs", words.listed(dict.fromkeys(f"{epochs:g}" for _, epochs in study.budgets) or ["none"])),
