@@ -21,7 +21,15 @@ from batchmix.finetune.training import FolderTraining
 from batchmix.recipe.machine import describe_machine
 from batchmix.recipe.progress import Progress
 from batchmix.recipe.restart import found
-from batchmix.recipe.run import RunOptions, append_line, open_log, run_folder, stop_on_signal, write_json
+from batchmix.recipe.run import (
+    RunOptions,
+    append_line,
+    open_log,
+    run_folder,
+    say_how_to_go_on,
+    stop_on_signal,
+    write_json,
+)
 from batchmix.recipe.training import pick_device
 
 REPORTS = 200  # lines of a run's log, at most, beside those of the epochs' ends
@@ -50,17 +58,18 @@ def train_folder(config: FolderConfig, options: FolderOptions, progress: Progres
         DataError: If images can't be read, or a file cannot be written or read.
     """
     world, exact = options.world, options.exact
-    done, state = found(options.resume, options.out, world, {**config.as_dict(), "exact": exact})
+    if options.data is None:
+        raise DataError("a folder of images is needed")
+    listing = list_images(options.data)
+    images = {"classes": list(listing.classes), "images": len(listing.train)}
+    done, state = found(options.resume, options.out, world, {**config.as_dict(), "exact": exact}, images)
     if done is not None:
         return done
     if state is not None:
         config, exact = FolderConfig(**state["config"]), state.get("exact", False)
     device = pick_device(options.device)
-    if options.data is None:
-        raise DataError("a folder of images is needed")
-    listing = list_images(options.data)
     train, test = (ImageFiles(listing.folder, entries) for entries in (listing.train, listing.test))
-    training = FolderTraining(config, train, len(listing.classes), device, world=world, exact=exact)
+    training = FolderTraining(config, train, listing.classes, device, world=world, exact=exact)
     folder = run_folder(options, f"{config.model}-{config.mix}-seed{config.seed}")
     progress.start(f"{config.model}, {config.mix}, {len(train):,} images, into {folder}", training.steps)
     if state is not None:
@@ -75,7 +84,7 @@ def train_folder(config: FolderConfig, options: FolderOptions, progress: Progres
     summary = {
         **config.as_dict(),
         **scores,
-        "images": len(train),
+        **images,
         "train_seconds": round(training.seconds, 2),
         "images_per_second": round(training.steps * config.batch_size / training.seconds, 1),
         "ranks": world.size,
@@ -123,7 +132,8 @@ def _follow(
         return scores or evaluate(training, test, workers=options.workers)
     if first:
         training.save(checkpoint)
-        progress.note(f"stopped at step {training.step} of {training.steps}", always=True)
+        words = (f"--data=folder:{options.data}", "--resume", folder)
+        say_how_to_go_on(progress, training.step, training.steps, *words)
     return None
 
 

@@ -6,7 +6,7 @@ import contextlib
 import io
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class FolderTraining:
     Args:
         config: How to train.
         files: The training images.
-        num_classes: K.
+        classes: Their names, K.
         device: Where to train.
         world: The processes that train this model together.
         exact: They compute what one process would, to rounding: mixing and batch norm over the whole batch.
@@ -51,7 +51,7 @@ class FolderTraining:
         self,
         config: FolderConfig,
         files: ImageFiles,
-        num_classes: int,
+        classes: Sequence[str],
         device: torch.device,
         *,
         world: World,
@@ -61,9 +61,10 @@ class FolderTraining:
             takes = f"a number from the {world.size} processes to the {len(files)} training images"
             raise MixError.of("batch_size", config.batch_size, takes)
         self.config, self.device, self.world, self.exact = config, device, world, exact
+        self.images = {"classes": list(classes), "images": len(files)}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            net, mean, std = make_model(config, num_classes)
+            net, mean, std = make_model(config, len(classes))
         self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         world.equalize(self.net.state_dict().values())
         # Buffers stay each rank's own, and the first rank's are what is kept: a broadcast less every step.
@@ -165,6 +166,7 @@ class FolderTraining:
             "step": self.step,
             "seconds": self.seconds,
             "exact": self.exact,
+            **self.images,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

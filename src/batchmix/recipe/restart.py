@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from batchmix.errors import DataError, MixError
+from batchmix.errors import DataError, MixError, shorten
 from batchmix.recipe.training import load_checkpoint
 from batchmix.scale.world import World
 
@@ -16,7 +16,11 @@ AUTO = Path("auto")
 
 
 def found(
-    resume: Path | None, out: Path, world: World, asked: Mapping[str, Any]
+    resume: Path | None,
+    out: Path,
+    world: World,
+    asked: Mapping[str, Any],
+    images: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """What ``--resume`` goes on with: the summary of a run that is done, or the state of one that is not.
 
@@ -25,23 +29,28 @@ def found(
         out: As given, the folder of the run if ``resume`` is ``AUTO``.
         world: Of ``AUTO`` the first rank looks, and what it finds holds for all, who read the same file.
         asked: The settings, ``exact`` among them; those of the run have to be the same if it is ``AUTO``.
+        images: What says which images a folder holds, the same as those of the run; None for CIFAR-10.
 
     Raises:
         DataError: If a file is missing that was named, or can't be read.
-        MixError: If settings differ.
+        MixError: If settings or images differ.
     """
     if resume is None:
         return None, None
     if resume != AUTO:
-        return None, load_checkpoint(resume / "checkpoint.pt")
+        state = load_checkpoint(resume / "checkpoint.pt")
+        same_images(images, state["config"], state, resume)
+        return None, state
     here = world.told([name for name in ("summary.json", "checkpoint.pt") if (out / name).exists()])
     if "summary.json" in here:
         done = _summary(out)
+        same_images(images, done, done, out)
         same_settings(asked, done, out)
         return done, None
     if not here:
         return None, None
     state = load_checkpoint(out / "checkpoint.pt")
+    same_images(images, state["config"], state, out)
     same_settings(asked, {**state["config"], "exact": state.get("exact", False)}, out)
     return None, state
 
@@ -51,6 +60,31 @@ def _summary(folder: Path) -> dict[str, Any]:
         return {"folder": str(folder), **json.loads((folder / "summary.json").read_text())}
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {folder / 'summary.json'}: {error}") from None
+
+
+def same_images(
+    images: Mapping[str, Any] | None, config: Mapping[str, Any], kept: Mapping[str, Any], folder: Path
+) -> None:
+    """Refuse to go on with a run of other images.
+
+    Args:
+        images: As for ``found``.
+        config: Of the run; the one on a folder names a model.
+        kept: What the run wrote of its images. Their number and classes are compared, not their pixels.
+        folder: Of the run.
+
+    Raises:
+        MixError: If they differ; the message names what does.
+    """
+    if (images is None) != ("model" not in config):
+        takes, on = ("folder:PATH", "a folder") if images is None else ("nothing", "CIFAR-10")
+        raise MixError(f"--data takes {takes} to go on with the run in {folder}, which is on {on}")
+    for name, value in (images or {}).items():
+        if kept.get(name, value) != value:
+            raise MixError(
+                f"--data takes the images of the run in {folder}, "
+                f"whose {name} are {shorten(kept[name])}, got {shorten(value)}"
+            )
 
 
 def same_settings(asked: Mapping[str, Any], kept: Mapping[str, Any], folder: Path) -> None:

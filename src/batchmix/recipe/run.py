@@ -11,6 +11,7 @@ import copy
 import io
 import json
 import math
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -154,9 +155,15 @@ def follow(training: Training, folder: Path, progress: Progress) -> bool:
         save_checkpoint(training, folder / "checkpoint.pt")  # also at the end: the test may be interrupted
     if training.step == config.steps:
         return True
-    progress.note(f"stopped at step {training.step} of {config.steps}; to go on:", always=first)
-    progress.note(f"  batchmix train --resume {folder}", always=first)
+    if first:
+        say_how_to_go_on(progress, training.step, config.steps, "--resume", folder)
     return False
+
+
+def say_how_to_go_on(progress: Progress, step: int, steps: int, *words: Any) -> None:
+    """Say where a run was stopped, and the words of ``batchmix train`` that go on with it."""
+    progress.note(f"stopped at step {step} of {steps}; to go on:", always=True)
+    progress.note(f"  batchmix train {shlex.join(map(str, words))}", always=True)
 
 
 def finish(training: Training, folder: Path, summary: Mapping[str, Any]) -> None:

@@ -1,0 +1,130 @@
+"""Runs on a folder: what they leave, and what a stopped one goes on with."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from made_up_folder import make_folder
+
+from batchmix.errors import MixError
+from batchmix.finetune import run as folder_run
+from batchmix.finetune.config import FolderConfig
+from batchmix.finetune.run import FolderOptions
+from batchmix.recipe import run as recipe_run
+from batchmix.recipe.config import TrainConfig
+from batchmix.recipe.progress import Progress
+from batchmix.recipe.restart import AUTO
+
+pytest.importorskip("timm")
+
+Train = Callable[..., "dict[str, Any] | None"]
+
+
+def tiny(**changes: Any) -> FolderConfig:
+    return FolderConfig(**{"model": "test_resnet", "size": 32, "batch_size": 4, "epochs": 1, **changes})
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight images to train on, two steps of four."""
+    return make_folder(tmp_path_factory.mktemp("images"), {"train": 8, "val": 2}, side=32)
+
+
+@pytest.fixture(scope="module")
+def train(images: Path) -> Train:
+    """The run of ``batchmix train --data folder:PATH``."""
+
+    def train(config: FolderConfig | None = None, **options: Any) -> dict[str, Any] | None:
+        told = {"preset": "folder", "command": "made up", "device": "cpu", "data": images, **options}
+        return folder_run.train_folder(config or tiny(), FolderOptions(**told), Progress(shown=False))
+
+    return train
+
+
+def stop(train: Train, out: Path) -> Path:
+    """The folder of a run that was stopped after its first step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder_run, "stop_on_signal", lambda: contextlib.nullcontext(lambda: True))
+        assert train(out=out) is None
+    (checkpoint,) = out.glob("*/checkpoint.pt")
+    return checkpoint.parent
+
+
+@pytest.fixture(scope="module")
+def stopped_once(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stop(train, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
+    """A copy of a stopped run."""
+    return shutil.copytree(stopped_once, tmp_path / "stopped")
+
+
+def test_a_stopped_run_says_how_to_go_on_and_does(
+    train: Train, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = stop(train, tmp_path)
+    assert capsys.readouterr().err.splitlines() == [
+        "stopped at step 1 of 2; to go on:",
+        f"  batchmix train --data=folder:{images} --resume {folder}",
+    ]
+    summary = train(resume=folder)
+    assert summary is not None
+    assert summary["folder"] == str(folder)
+    assert (summary["classes"], summary["images"]) == (["blue", "red"], 8)
+    assert not (folder / "checkpoint.pt").exists()
+
+
+@pytest.fixture
+def other_classes(tmp_path: Path) -> Path:
+    folder = make_folder(tmp_path / "fruit", {"train": 8, "val": 2}, side=32)
+    for part in ("train", "val"):
+        (folder / part / "blue").rename(folder / part / "apple")
+    return folder
+
+
+@pytest.fixture
+def more_images(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "more", {"train": 12, "val": 2}, side=32)
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [("other_classes", "classes are ['blue', 'red']"), ("more_images", "images are 8, got 12")],
+)
+@pytest.mark.parametrize("auto", [False, True])
+def test_a_run_goes_on_with_its_own_images_alone(
+    train: Train, stopped: Path, request: pytest.FixtureRequest, data: str, named: str, auto: bool
+) -> None:
+    where = {"resume": AUTO, "out": stopped} if auto else {"resume": stopped}
+    with pytest.raises(MixError, match=r"^--data takes the images of the run in [^\n]*$") as caught:
+        train(data=request.getfixturevalue(data), **where)
+    assert named in str(caught.value)
+    assert (stopped / "checkpoint.pt").exists()
+
+
+def test_a_checkpoint_that_says_nothing_of_its_images_is_taken(train: Train, stopped: Path) -> None:
+    state = torch.load(stopped / "checkpoint.pt", weights_only=True)
+    torch.save({k: v for k, v in state.items() if k not in ("classes", "images")}, stopped / "checkpoint.pt")
+    assert train(resume=stopped) is not None
+
+
+@pytest.mark.parametrize("auto", [False, True])
+def test_a_run_on_a_folder_does_not_go_on_on_cifar10_nor_one_on_cifar10_on_a_folder(
+    train: Train, stopped: Path, auto: bool
+) -> None:
+    where = {"resume": AUTO, "out": stopped} if auto else {"resume": stopped}
+    options = recipe_run.RunOptions("smoke", "made up", device="cpu", **where)
+    with pytest.raises(MixError, match=r"^--data takes folder:PATH to go on [^\n]*, which is on a folder$"):
+        recipe_run.train(TrainConfig(), options, Progress(shown=False))
+    state = torch.load(stopped / "checkpoint.pt", weights_only=True)
+    torch.save({**state, "config": TrainConfig().as_dict()}, stopped / "checkpoint.pt")
+    with pytest.raises(MixError, match=r"^--data takes nothing to go on [^\n]*, which is on CIFAR-10$"):
+        train(**where)
