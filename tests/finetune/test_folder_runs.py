@@ -12,7 +12,7 @@ import pytest
 import torch
 from made_up_folder import make_folder
 
-from batchmix.errors import MixError
+from batchmix.errors import DataError, MixError
 from batchmix.finetune import run as folder_run
 from batchmix.finetune.config import FolderConfig
 from batchmix.finetune.run import FolderOptions
@@ -128,3 +128,12 @@ def test_a_run_on_a_folder_does_not_go_on_on_cifar10_nor_one_on_cifar10_on_a_fol
     torch.save({**state, "config": TrainConfig().as_dict()}, stopped / "checkpoint.pt")
     with pytest.raises(MixError, match=r"^--data takes nothing to go on [^\n]*, which is on CIFAR-10$"):
         train(**where)
+
+
+def test_a_record_is_checked_before_the_training_and_written_once(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"^cannot write {tmp_path}: [^\n]*$"):
+        train(out=tmp_path / "runs", record=tmp_path)
+    assert not (tmp_path / "runs").exists()
+    for _ in range(2):
+        train(out=tmp_path / "run", resume=AUTO, record=tmp_path / "records.jsonl")
+    assert (tmp_path / "records.jsonl").read_text().count("\n") == 1

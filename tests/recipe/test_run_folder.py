@@ -16,6 +16,7 @@ from batchmix.recipe import run as recipe_run
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.images import normalize
 from batchmix.recipe.network import Net
+from batchmix.recipe.restart import AUTO
 
 LEFT = [
     "config.json", "curves.png", "log.jsonl", "machine.json", "mixed.png", "summary.json",
@@ -66,6 +67,20 @@ def test_runs_of_one_second_have_folders_of_their_own_and_a_line_each_in_the_rec
     assert len(list((tmp_path / "runs").iterdir())) == 3
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     assert [{**line, "folder": run["folder"]} for line, run in zip(lines, made, strict=True)] == made
+
+
+def test_a_record_that_takes_no_line_is_said_before_the_training(train, tmp_path):
+    with pytest.raises(DataError, match=rf"^cannot write {tmp_path}: [^\n]*$"):
+        train(out=tmp_path / "runs", record=tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_a_run_that_is_done_is_recorded_where_it_is_not_yet(train, tmp_path):
+    record, where = tmp_path / "records.jsonl", {"out": tmp_path / "run", "resume": AUTO}
+    summary = train(tiny(epochs=1), **where)
+    assert [train(tiny(epochs=1), **where, record=record) for _ in range(2)] == [summary] * 2
+    (line,) = record.read_text().splitlines()
+    assert json.loads(line) == {name: value for name, value in summary.items() if name != "folder"}
 
 
 def test_the_picture_is_the_first_batch_as_the_net_sees_it(tmp_path, monkeypatch):

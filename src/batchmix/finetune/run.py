@@ -25,6 +25,7 @@ from batchmix.recipe.run import (
     RunOptions,
     append_line,
     open_log,
+    record_once,
     run_folder,
     say_how_to_go_on,
     stop_on_signal,
@@ -64,6 +65,7 @@ def train_folder(config: FolderConfig, options: FolderOptions, progress: Progres
     images = {"classes": list(listing.classes), "images": len(listing.train)}
     done, state = found(options.resume, options.out, world, {**config.as_dict(), "exact": exact}, images)
     if done is not None:
+        record_once(done, options)
         return done
     if state is not None:
         config, exact = FolderConfig(**state["config"]), state.get("exact", False)

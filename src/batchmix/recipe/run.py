@@ -83,6 +83,7 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
     world, exact = options.world, options.exact
     done, state = found(options.resume, options.out, world, {**config.as_dict(), "exact": exact})
     if done is not None:
+        record_once(done, options)
         return done
     if state is not None:
         config, exact = TrainConfig.from_dict(state["config"]), state.get("exact", False)
@@ -199,10 +200,23 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:
     """Append a mapping to a file of JSON lines."""
+    _append(path, json.dumps(values) + "\n")
+
+
+def record_once(done: Mapping[str, Any], options: RunOptions) -> None:
+    """Append the summary of a run that was found done, unless it is there: a run may die in between."""
+    if options.record is None or not options.world.first:
+        return
+    summary = {name: value for name, value in done.items() if name != "folder"}
+    if not options.record.exists() or json.dumps(summary) not in _read(options.record).splitlines():
+        append_line(options.record, summary)
+
+
+def _append(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(text)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -275,7 +289,12 @@ def _log_line(report: StepReport, training: Training) -> dict[str, Any]:
 
 
 def run_folder(options: RunOptions, name: str) -> Path:
-    """Where all ranks find the run: a stopped one's folder, or one that the first rank makes."""
+    """Where all ranks find the run: a stopped one's folder, or one that the first rank makes.
+
+    A record that cannot be appended to is said here, not after the training.
+    """
+    if options.record is not None and options.world.first:
+        _append(options.record, "")
     if options.resume not in (None, AUTO):
         return options.resume
     if options.resume is None:
