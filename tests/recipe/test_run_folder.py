@@ -182,6 +182,15 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(train, tmp_path
         assert not path.exists() or (path.name.endswith(".jsonl") and path.read_bytes() == b"")
 
 
+def test_an_error_of_the_training_is_not_said_to_be_one_of_the_log(train, tmp_path, monkeypatch):
+    def time_out(self):
+        raise TimeoutError("the other ranks are gone")
+
+    monkeypatch.setattr("batchmix.recipe.training.Training._one_step", time_out)
+    with pytest.raises(TimeoutError, match="ranks are gone"):
+        train(out=tmp_path)
+
+
 @pytest.mark.parametrize("place", ["out", "out/below"])
 def test_a_file_in_the_place_of_the_folder_is_one_line(train, tmp_path, place):
     (tmp_path / "out").write_text("a file")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from batchmix.recipe.restart import found
 from batchmix.recipe.run import (
     RunOptions,
     append_line,
-    open_log,
+    begin_log,
     record_once,
     run_folder,
     say_how_to_go_on,
@@ -111,11 +110,10 @@ def _follow(
     first, scores = training.world.first, None
     every = (max(1, training.steps // REPORTS), *[options.checkpoint_every] * bool(options.checkpoint_every))
     checkpoint = folder / "checkpoint.pt"
-    with (
-        stop_on_signal() as stopped,
-        open_log(folder, training.step, kept=first) as log,
-        Board(folder, training.step, kept=first) as board,
-    ):
+    log = folder / "log.jsonl" if first else None
+    if log is not None:
+        begin_log(log, training.step)
+    with stop_on_signal() as stopped, Board(folder, training.step, kept=first) as board:
         for report in training.run(stop=stopped, every=every, workers=options.workers):
             progress.step(report)
             values = {"loss": report.loss, "accuracy": report.accuracy, "lr": training.rate(report.step)}
@@ -127,7 +125,6 @@ def _follow(
             if first and (
                 ends or (options.checkpoint_every and training.step % options.checkpoint_every == 0)
             ):
-                log.flush()
                 board.flush()
                 training.save(checkpoint)
     if training.step == training.steps:
@@ -139,8 +136,9 @@ def _follow(
     return None
 
 
-def _note(log: Any, board: Board, step: int, part: str, values: Mapping[str, float]) -> None:
-    log.write(json.dumps({"step": step, "part": part, **values}) + "\n")
+def _note(log: Path | None, board: Board, step: int, part: str, values: Mapping[str, float]) -> None:
+    if log is not None:
+        append_line(log, {"step": step, "part": part, **values})
     board.add(step, part, values)
 
 

@@ -8,7 +8,6 @@ The run folder holds ``config.json``, ``machine.json``, ``log.jsonl`` (a line fo
 from __future__ import annotations
 
 import copy
-import io
 import json
 import math
 import shlex
@@ -18,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
@@ -144,13 +143,15 @@ def follow(training: Training, folder: Path, progress: Progress) -> bool:
     """Train to the end with a log and checkpoints; False where Ctrl-C stopped it."""
     config, first = training.config, training.world.first
     every = max(1, config.steps // REPORTS)
-    with stop_on_signal() as stopped, open_log(folder, training.step, kept=first) as log:
+    log = folder / "log.jsonl"
+    if first:
+        begin_log(log, training.step)
+    with stop_on_signal() as stopped:
         for report in training.run(stop=stopped, every=every):
             progress.step(report)
-            if report.step % every == 0 or training.step == config.steps:
-                log.write(json.dumps(_log_line(report, training)) + "\n")
+            if first and (report.step % every == 0 or training.step == config.steps):
+                append_line(log, _log_line(report, training))
             if first and training.step % config.steps_per_epoch == 0:
-                log.flush()
                 save_checkpoint(training, folder / "checkpoint.pt")
     if first:
         save_checkpoint(training, folder / "checkpoint.pt")  # also at the end: the test may be interrupted
@@ -240,23 +241,10 @@ def stop_on_signal() -> Iterator[Any]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def open_log(folder: Path, step: int, *, kept: bool = True) -> Iterator[TextIO]:
-    """The run's log, ready for the line of ``step``: what a run that died wrote past it is taken back.
-
-    Of a rank whose log is not kept, the lines go nowhere.
-    """
-    path = folder / "log.jsonl"
-    if not kept:
-        yield io.StringIO()
-        return
+def begin_log(path: Path, step: int) -> None:
+    """Make a run's log ready for the line of ``step``: what a run that died wrote past it is taken back."""
     old = _read(path).splitlines(keepends=True) if path.exists() else []
     write_whole(path, [line.encode() for line in old if _step_of(line) < step])
-    try:
-        with path.open("a") as file:
-            yield file
-    except OSError as error:
-        raise cannot_write(path, error) from error
 
 
 def _step_of(line: str) -> float:
