@@ -137,3 +137,14 @@ def test_a_record_is_checked_before_the_training_and_written_once(train: Train, 
     for _ in range(2):
         train(out=tmp_path / "run", resume=AUTO, record=tmp_path / "records.jsonl")
     assert (tmp_path / "records.jsonl").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("epochs", [1, 0.5])
+def test_a_training_that_diverges_stops_and_is_not_finished(
+    train: Train, tmp_path: Path, epochs: float
+) -> None:
+    with pytest.raises(MixError, match=r"^the loss is nan at step \d of \d: [^\n]*rate[^\n]*$"):
+        train(tiny(epochs=epochs, lr=1e30, warmup=0), out=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert not {"summary.json", "weights.safetensors"} & {path.name for path in folder.iterdir()}
+    assert "NaN" not in (folder / "log.jsonl").read_text()

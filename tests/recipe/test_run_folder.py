@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import identical, made_up, start, tiny
 
-from batchmix.errors import DataError
+from batchmix.errors import DataError, MixError
 from batchmix.recipe import run as recipe_run
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.images import normalize
@@ -180,6 +181,16 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(train, tmp_path
     assert set(names(folder)) <= {*LEFT, "checkpoint.pt"}
     for path in (folder / name, tmp_path / name):
         assert not path.exists() or (path.name.endswith(".jsonl") and path.read_bytes() == b"")
+
+
+@pytest.mark.parametrize("epochs", [3, 0.25])
+def test_a_training_that_diverges_stops_and_is_not_finished(train, tmp_path, epochs):
+    """A single step's loss is that of the first weights; then the test shows it."""
+    with pytest.raises(MixError, match=r"^the loss is nan at step \d+ of \d+: [^\n]*rate[^\n]*$"):
+        train(tiny(epochs=epochs, filter_lr=1e30), out=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert not {"summary.json", "weights.safetensors"} & set(names(folder))
+    assert all(math.isfinite(line["loss"]) for line in log_of(folder))
 
 
 def test_an_error_of_the_training_is_not_said_to_be_one_of_the_log(train, tmp_path, monkeypatch):

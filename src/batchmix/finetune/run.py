@@ -24,6 +24,7 @@ from batchmix.recipe.run import (
     RunOptions,
     append_line,
     begin_log,
+    check_loss,
     record_once,
     run_folder,
     say_how_to_go_on,
@@ -56,6 +57,7 @@ def train_folder(config: FolderConfig, options: FolderOptions, progress: Progres
 
     Raises:
         DataError: If images can't be read, or a file cannot be written or read.
+        MixError: If the loss does not stay finite, or the run to go on with is another.
     """
     world, exact = options.world, options.exact
     if options.data is None:
@@ -115,12 +117,13 @@ def _follow(
         begin_log(log, training.step)
     with stop_on_signal() as stopped, Board(folder, training.step, kept=first) as board:
         for report in training.run(stop=stopped, every=every, workers=options.workers):
+            check_loss(report.loss, training.step, training.steps)
             progress.step(report)
             values = {"loss": report.loss, "accuracy": report.accuracy, "lr": training.rate(report.step)}
             _note(log, board, report.step, "train", values)
             ends = training.step % training.steps_per_epoch == 0 or training.step == training.steps
             if ends:
-                scores = evaluate(training, test, workers=options.workers)
+                scores = _test(training, test, options)
                 _note(log, board, report.step, "test", scores)
             if first and (
                 ends or (options.checkpoint_every and training.step % options.checkpoint_every == 0)
@@ -128,12 +131,19 @@ def _follow(
                 board.flush()
                 training.save(checkpoint)
     if training.step == training.steps:
-        return scores or evaluate(training, test, workers=options.workers)
+        return scores or _test(training, test, options)
     if first:
         training.save(checkpoint)
         words = (f"--data=folder:{options.data}", "--resume", folder)
         say_how_to_go_on(progress, training.step, training.steps, *words)
     return None
+
+
+def _test(training: FolderTraining, test: ImageFiles, options: FolderOptions) -> dict[str, float]:
+    scores = evaluate(training, test, workers=options.workers)
+    for name in ("loss", "loss_ema"):
+        check_loss(scores[name], training.step, training.steps)
+    return scores
 
 
 def _note(log: Path | None, board: Board, step: int, part: str, values: Mapping[str, float]) -> None:

@@ -23,7 +23,7 @@ import torch
 
 from batchmix._version import __version__
 from batchmix.data import CIFAR10_CLASSES, load_cifar10
-from batchmix.errors import DataError
+from batchmix.errors import DataError, MixError
 from batchmix.files import cannot_write, write_whole
 from batchmix.kernels import selected
 from batchmix.recipe.config import TrainConfig
@@ -78,6 +78,7 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
 
     Raises:
         DataError: If the images cannot be had, or a file cannot be written or read.
+        MixError: If the loss does not stay finite, or the run to go on with is another.
     """
     world, exact = options.world, options.exact
     done, state = found(options.resume, options.out, world, {**config.as_dict(), "exact": exact})
@@ -117,6 +118,7 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
     images = normalize(torch.from_numpy(data.test_x).to(device))
     progress.say("testing")
     scores = evaluate(training.net, images, labels, autocast=training.autocast)
+    check_loss(scores.loss, training.step, config.steps)  # of what the last step made
     summary = {
         "preset": options.preset,
         **config.as_dict(),
@@ -148,6 +150,7 @@ def follow(training: Training, folder: Path, progress: Progress) -> bool:
         begin_log(log, training.step)
     with stop_on_signal() as stopped:
         for report in training.run(stop=stopped, every=every):
+            check_loss(report.loss, training.step, config.steps)
             progress.step(report)
             if first and (report.step % every == 0 or training.step == config.steps):
                 append_line(log, _log_line(report, training))
@@ -160,6 +163,16 @@ def follow(training: Training, folder: Path, progress: Progress) -> bool:
     if first:
         say_how_to_go_on(progress, training.step, config.steps, "--resume", folder)
     return False
+
+
+def check_loss(loss: float, step: int, steps: int) -> None:
+    """Stop a training that has diverged.
+
+    Raises:
+        MixError: If the loss is not finite after so many steps.
+    """
+    if not math.isfinite(loss):
+        raise MixError(f"the loss is {loss} at step {step} of {steps}: a learning rate may be too high")
 
 
 def say_how_to_go_on(progress: Progress, step: int, steps: int, *words: Any) -> None:
