@@ -20,6 +20,7 @@ from batchmix.recipe import run as recipe_run
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.progress import Progress
 from batchmix.recipe.restart import AUTO
+from batchmix.scale.world import World
 
 pytest.importorskip("timm")
 
@@ -148,3 +149,34 @@ def test_a_training_that_diverges_stops_and_is_not_finished(
     (folder,) = tmp_path.iterdir()
     assert not {"summary.json", "weights.safetensors"} & {path.name for path in folder.iterdir()}
     assert "NaN" not in (folder / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"model": "test_vit", "size": 33}, "size takes pixels that test_vit takes"),
+        ({"model": "test_resnet", "pretrained": True}, "model takes a model that timm can make here"),
+        ({"batch_size": 9}, "batch_size takes at most the 8 training images, got 9"),
+    ],
+)
+def test_a_model_that_does_not_do_is_one_line_and_leaves_nothing(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))
+    with pytest.raises(MixError, match=rf"^{message}[^\n]*$"):
+        train(tiny(**words), out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_every_process_has_two_images_of_a_batch(train: Train, tmp_path: Path) -> None:
+    takes = "^batch_size takes two images or more for each of 3 processes, got 4$"
+    with pytest.raises(MixError, match=takes):
+        train(world=World(size=3), out=tmp_path)
+    with pytest.raises(MixError, match=takes):
+        recipe_run.train(
+            TrainConfig(batch_size=4),
+            recipe_run.RunOptions("smoke", "made up", world=World(size=3), out=tmp_path),
+            Progress(shown=False),
+        )
+    assert list(tmp_path.iterdir()) == []

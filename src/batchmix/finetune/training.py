@@ -44,7 +44,8 @@ class FolderTraining:
         seconds: Time spent in training.
 
     Raises:
-        MixError: If timm has no such model, or there are fewer images than a batch takes.
+        MixError: If timm cannot make the model, it does not take images of this size, or a batch takes more
+            images than there are, or less than two for each process.
     """
 
     def __init__(
@@ -57,15 +58,16 @@ class FolderTraining:
         world: World,
         exact: bool = False,
     ) -> None:
-        if not world.size <= config.batch_size <= len(files):
-            takes = f"a number from the {world.size} processes to the {len(files)} training images"
-            raise MixError.of("batch_size", config.batch_size, takes)
+        world.check_batch(config.batch_size)
+        if config.batch_size > len(files):
+            raise MixError.of("batch_size", config.batch_size, f"at most the {len(files)} training images")
         self.config, self.device, self.world, self.exact = config, device, world, exact
         self.images = {"classes": list(classes), "images": len(files)}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             net, mean, std = make_model(config, len(classes))
         self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _check_size(self.net, config, device)
         world.equalize(self.net.state_dict().values())
         # Buffers stay each rank's own, and the first rank's are what is kept: a broadcast less every step.
         self.wrapped: nn.Module = (
@@ -192,11 +194,28 @@ def make_model(config: FolderConfig, classes: int) -> tuple[nn.Module, tuple[flo
         raise MixError.of("model", config.model, "the name of a timm model, such as resnet18")
     options = {"pretrained": config.pretrained, "num_classes": classes}
     try:
-        net = timm.create_model(config.model, img_size=config.size, **options)
-    except TypeError:  # one of any size
-        net = timm.create_model(config.model, **options)
+        try:
+            net = timm.create_model(config.model, img_size=config.size, **options)
+        except TypeError:  # one of any size
+            net = timm.create_model(config.model, **options)
+    except Exception as error:  # of the model's own code, or of a download
+        takes = f"a model that timm can make here for {config.size} pixels"
+        raise MixError.of("model", config.model, f"{takes} ({_why(error)})") from error
     wanted = timm.data.resolve_model_data_config(net)
     return net, wanted["mean"], wanted["std"]
+
+
+def _check_size(net: nn.Module, config: FolderConfig, device: torch.device) -> None:
+    """Show the model one black image: many take some sizes alone, and say so where they meet another."""
+    try:
+        with torch.no_grad():
+            net.eval()(torch.zeros(1, 3, config.size, config.size, device=device))
+    except Exception as error:  # models raise nearly anything
+        raise MixError.of("size", config.size, f"pixels that {config.model} takes ({_why(error)})") from error
+
+
+def _why(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:

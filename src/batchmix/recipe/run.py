@@ -89,6 +89,7 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
         config, exact = TrainConfig.from_dict(state["config"]), state.get("exact", False)
         if options.resume is not None and options.resume != AUTO:
             options = replace(options, preset=_preset_of(options.resume))
+    world.check_batch(config.batch_size)
     device = pick_device(options.device)
     busy = busy_share()
     if device.type == "cpu":

@@ -42,6 +42,17 @@ class World:
         """This rank's part of a batch of ``count``: neighbours in order, sizes that differ by 1 at most."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
+    def check_batch(self, batch_size: int) -> None:
+        """Refuse a batch of which a process has one image, whose batch norm takes two.
+
+        Raises:
+            MixError: If it is that small.
+        """
+        if batch_size < 2 * self.size:
+            raise MixError.of(
+                "batch_size", batch_size, f"two images or more for each of {self.size} processes"
+            )
+
     def sum(self, values: Tensor) -> Tensor:
         """The sum over the ranks, a new tensor; no gradients."""
         if self.size == 1:
