@@ -111,3 +111,10 @@ def test_a_flag_is_not_guessed_from_its_beginning(capsys):
         main(["train", "--no"])
     assert left.value.code == 2
     assert capsys.readouterr().err.startswith("error: unrecognized arguments: --no ")
+
+
+@pytest.mark.parametrize("command", ["train", "show"])
+def test_a_folder_of_data_that_is_not_there_is_not_made(capsys, tmp_path, command):
+    line = refused(capsys, command, "--root", tmp_path / "typo")
+    assert "--root: takes a folder that is there ('batchmix data --root' makes one)" in line
+    assert list(tmp_path.iterdir()) == []

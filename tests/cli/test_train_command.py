@@ -95,7 +95,8 @@ def test_flags_change_the_preset_and_nothing_else(name):
         (["--epochs"], "--epochs"),
         (["--device", "abacus"], "device"),
         (["--device", "cuda:99"], "device"),
-        (["--root", "/no/such/folder/at/all", "--resume", "x"], "--resume"),
+        (["--root", ".", "--resume", "x"], "--resume"),
+        (["--root", "typo"], "--root"),
     ],
 )
 def test_a_wrong_argument_is_one_line_that_names_it(capsys, tmp_path, monkeypatch, words, named):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from batchmix._version import __version__
@@ -53,6 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def existing_folder(text: str) -> Path:
+    """The type of a flag that takes a folder as it is: a mistyped one is not made, nothing fetched into it.
+
+    Raises:
+        argparse.ArgumentTypeError: If there is no such folder.
+    """
+    if not Path(text).expanduser().is_dir():
+        raise argparse.ArgumentTypeError(
+            f"takes a folder that is there ('batchmix data --root' makes one), got {text!r}"
+        )
+    return Path(text)
 
 
 def _fail(message: str) -> int:

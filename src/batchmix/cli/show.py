@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchmix.cli import existing_folder
 from batchmix.errors import DataError, MixError
 
 if TYPE_CHECKING:
@@ -43,7 +44,12 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     add("--page", type=Path, metavar="FILE", help="with 'all': write how to use each as a Markdown page")
     add("--window", action="store_true", help="open the pictures in windows instead of writing them")
-    add("--root", type=Path, metavar="DIR", help="a folder that holds CIFAR-10, as for 'batchmix data'")
+    add(
+        "--root",
+        type=existing_folder,
+        metavar="DIR",
+        help="a folder that holds CIFAR-10, as for 'batchmix data'",
+    )
     parser.set_defaults(func=run)
 
 

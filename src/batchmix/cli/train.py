@@ -11,7 +11,7 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchmix.cli import train_folder
+from batchmix.cli import existing_folder, train_folder
 from batchmix.recipe.config import CHOICES, PRESETS, TrainConfig, preset
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     train_folder.add_flags(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
-        "--root", type=Path, metavar="DIR", help="a folder with CIFAR-10, in any published form"
+        "--root",
+        type=existing_folder,
+        metavar="DIR",
+        help="a folder with CIFAR-10, in any published form; it is fetched into an empty one",
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
     parser.add_argument(
