@@ -133,6 +133,9 @@ def test_a_seed_gives_the_same_pictures_and_another_gives_others(fake, tmp_path)
         ("--count", 0),
         ("--count", 41),
         ("--seed", -(2**70)),
+        ("--seed", 2**32),
+        ("--seed", 10**20),
+        ("cutmix", "--seed", 10**20),
     ],
 )
 def test_a_wrong_argument_is_one_line_and_leaves_nothing(fake, tmp_path, words):

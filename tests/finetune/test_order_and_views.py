@@ -91,8 +91,18 @@ def test_crops_lie_within_the_image(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("mix", "x"), ("size", 8), ("epochs", 0), ("lr", 0), ("ema", 1), ("crop", 0), ("batch_size", 1)],
+    [
+        ("mix", "x"),
+        ("size", 8),
+        ("epochs", 0),
+        ("lr", 0),
+        ("ema", 1),
+        ("crop", 0),
+        ("batch_size", 1),
+        ("alpha", -1.0),
+        ("cutmix_alpha", -1.0),
+    ],
 )
 def test_a_wrong_value_is_named(name: str, value: object) -> None:
-    with pytest.raises(MixError, match=name):
+    with pytest.raises(MixError, match=f"^{name} takes"):
         FolderConfig(**{name: value})

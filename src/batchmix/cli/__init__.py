@@ -37,12 +37,16 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in (train, compare, bench, show, data, results):
         command.add_parser(subparsers)
+    for own in subparsers.choices.values():
+        own.set_defaults(parser=own)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 is success, 2 a call that can't be carried out, 130 a Ctrl-C."""
-    args = build_parser().parse_args(argv)
+    args, unknown = build_parser().parse_known_args(argv)
+    if unknown:  # which the whole parser would refuse with its own help
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         status: int = args.func(args)
     except ModuleNotFoundError as error:

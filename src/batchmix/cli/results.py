@@ -47,5 +47,9 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"cannot read {args.write}: {error.strerror}") from error
     except UnicodeDecodeError:
         raise DataError(f"cannot read {args.write}: it is not UTF-8") from None
-    write_whole(args.write, [insert_table(text, made).encode()])
+    try:
+        text = insert_table(text, made)
+    except DataError as error:
+        raise DataError(f"cannot write into {args.write}: {error}") from None
+    write_whole(args.write, [text.encode()])
     return 0

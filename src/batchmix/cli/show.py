@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.page is not None and args.method != "all":
         raise MixError(f"--page takes METHOD 'all', got {args.method or 'none'}")
+    if not 0 <= args.seed < 2**32:
+        raise MixError.of("--seed", args.seed, "a whole number from 0, below 2**32")
     cards = gallery.cards_of(args.method)
     if args.window:
         # Said before the data are fetched, not after.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import batchmix as bm
+from batchmix.core.sampling import check_alpha
 from batchmix.errors import MixError
 from batchmix.recipe.config import option
 
@@ -61,7 +62,8 @@ class FolderConfig:
         ):
             if not holds:
                 raise MixError.of(name, getattr(self, name), takes)
-        self.mixer(None)  # which checks the alphas
+        for name in ("alpha", "cutmix_alpha"):
+            check_alpha(getattr(self, name), name)
 
     def mixer(self, normalize: bm.Normalize | None) -> bm.Mixer:
         """What mixes; ``normalize`` is applied on the way."""
