@@ -292,6 +292,8 @@ def test_a_method_that_takes_no_images_is_explained_without_a_picture(fake, tmp_
     [
         (("nope",), "METHOD takes one of all, .*cutmix.*, got 'nope'"),
         (("cutmix", "--page", "x.md"), "--page takes METHOD 'all', got cutmix"),
+        (("cutmix", "--alpha", "7"), "--alpha takes nothing beside METHOD, got 7.0"),
+        (("all", "--no-fold"), "--no-fold takes nothing beside METHOD, got False"),
         (("--page", "x.md"), "--page takes METHOD 'all', got none"),
     ],
 )

@@ -111,6 +111,16 @@ def test_a_resumed_run_takes_no_flags(capsys, tmp_path):
     assert "--resume" in line
     for flag in ("--epochs", "--fold", "--batch-size"):
         assert flag in line
+    line = refused(capsys, "train", "--resume", tmp_path, "--preset=smoke", "--exact")
+    assert "own settings, got --preset, --exact too" in line
+    line = refused(capsys, "train", "--data=folder:here", "--resume", tmp_path, "--size=64", "--exact")
+    assert "own settings, got --size, --exact too" in line
+
+
+@pytest.mark.parametrize("words", [("--preset", "cpu"), ("--root", "."), ("--widths", "8,8,8")])
+def test_what_is_of_cifar10_is_nothing_for_a_folder(capsys, words):
+    line = refused(capsys, "train", "--data=folder:here", *words)
+    assert f"error: {words[0]} takes nothing beside --data folder:PATH, got " in line
 
 
 def test_a_folder_without_a_checkpoint_and_a_broken_one(capsys, tmp_path):

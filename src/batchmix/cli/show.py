@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from batchmix.data import Cifar10
 
 
+OF_THREE = {"alpha": 0.4, "lam": 0.7, "per": "sample", "fold": True, "count": 16}
+"""What shapes the three pictures, by default; that of a method has settings of its own."""
+
+
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the command to a parser.
 
@@ -33,11 +37,11 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     add = parser.add_argument
     add("method", nargs="?", metavar="METHOD", help="a method such as cutmix, or all")
-    add("--alpha", type=float, default=0.4, help="shape of the Beta density, > 0 (default: %(default)s)")
-    add("--lam", type=float, default=0.7, help="weight of the dog in the pair, 0 to 1 (default: %(default)s)")
-    add("--per", choices=("sample", "batch"), default="sample", help="one weight for each (default: sample)")
+    add("--alpha", type=float, help="shape of the Beta density, > 0 (default: %(default)s)")
+    add("--lam", type=float, help="weight of the dog in the pair, 0 to 1 (default: %(default)s)")
+    add("--per", choices=("sample", "batch"), help="one weight for each (default: %(default)s)")
     add("--no-fold", dest="fold", action="store_false", help="keep weights below a half as they are drawn")
-    add("--count", type=int, default=16, help="images in the batch (default: %(default)s)")
+    add("--count", type=int, help="images in the batch (default: %(default)s)")
     add("--seed", type=int, default=0, help="which images, and how they are mixed (default: %(default)s)")
     add(
         "--out", type=Path, default=Path("pictures"), metavar="DIR", help="where to write (default: pictures)"
@@ -50,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         metavar="DIR",
         help="a folder that holds CIFAR-10, as for 'batchmix data'",
     )
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, **OF_THREE)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,6 +78,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.page is not None and args.method != "all":
         raise MixError(f"--page takes METHOD 'all', got {args.method or 'none'}")
+    for name, default in OF_THREE.items():
+        if args.method is not None and getattr(args, name) != default:
+            flag = "--no-fold" if name == "fold" else f"--{name}"
+            raise MixError.of(flag, getattr(args, name), "nothing beside METHOD")
     if not 0 <= args.seed < 2**32:
         raise MixError.of("--seed", args.seed, "a whole number from 0, below 2**32")
     cards = gallery.cards_of(args.method)

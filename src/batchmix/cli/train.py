@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         f"Presets (auto takes the one for this machine):\n{presets}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--preset", default="auto", metavar="NAME", help="where all flags start from")
+    parser.add_argument("--preset", metavar="NAME", help="where all flags start from (default: auto)")
     for flag in FLAGS:
         add_flag(parser, flag)
     train_folder.add_flags(parser)
@@ -78,7 +78,7 @@ def _run(args: argparse.Namespace, world: World) -> int:
     if args.data is not None:
         return train_folder.run(args, world)
     train_folder.refuse_flags(args)
-    name = _for_this_machine(args.preset, args.device)
+    name = _for_this_machine(args.preset or "auto", args.device)
     options = RunOptions(
         preset=name,
         command="batchmix " + shlex.join(sys.argv[1:]),
@@ -109,10 +109,7 @@ def config_from(args: argparse.Namespace, preset_name: str) -> TrainConfig:
     from batchmix.errors import MixError
 
     given = {flag.name: getattr(args, flag.name) for flag in FLAGS if getattr(args, flag.name) is not None}
-    if given and args.resume not in (None, Path("auto")):
-        raise MixError(
-            f"--resume takes the stopped run's own settings, got {', '.join(map(flag_name, given))} too"
-        )
+    train_folder.refuse_beside_resume(args, given)
     if given.get("mix") not in (None, *CHOICES["mix"]):
         raise MixError.of(
             "--mix", given["mix"], f"{', '.join(CHOICES['mix'])}, or both where --data is folder:PATH"

@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from batchmix.recipe.config import TrainConfig
 if TYPE_CHECKING:
     from batchmix.scale.world import World
 
-__all__ = ["MIXES", "add_flags", "config_from", "refuse_flags", "run"]
+__all__ = ["MIXES", "add_flags", "config_from", "refuse_beside_resume", "refuse_flags", "run"]
 
 FIELDS = dataclasses.fields(FolderConfig)
 SHARED = {flag.name for flag in dataclasses.fields(TrainConfig)} & {flag.name for flag in FIELDS}
@@ -70,15 +71,25 @@ def config_from(args: argparse.Namespace) -> FolderConfig:
     Raises:
         MixError: If a value is out of range, or a flag is of the CIFAR-10 recipe, or flags meet ``--resume``.
     """
-    for name in OTHERS:
+    for name in (*OTHERS, "preset", "root"):
         if getattr(args, name) is not None:
             raise MixError.of(_flag(name), getattr(args, name), "nothing beside --data folder:PATH")
     given = {flag.name: getattr(args, flag.name) for flag in FIELDS if getattr(args, flag.name) is not None}
+    refuse_beside_resume(args, given)
+    return FolderConfig(**given)
+
+
+def refuse_beside_resume(args: argparse.Namespace, given: Iterable[str]) -> None:
+    """Refuse settings beside a stopped run, which has its own.
+
+    Raises:
+        MixError: If some were given; the message names them.
+    """
+    given = [*given, *(name for name in ("preset", "exact") if getattr(args, name))]
     if given and args.resume not in (None, Path("auto")):
         raise MixError(
             f"--resume takes the stopped run's own settings, got {', '.join(map(_flag, given))} too"
         )
-    return FolderConfig(**given)
 
 
 def run(args: argparse.Namespace, world: World) -> int:
