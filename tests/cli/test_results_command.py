@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from test_main import call, refused
@@ -65,3 +69,40 @@ def test_what_is_missing_or_corrupt_is_named(capsys, records, tmp_path):
 def test_no_records_at_all_is_said(capsys, tmp_path):
     (tmp_path / "empty.jsonl").touch()
     assert "empty.jsonl" in refused(capsys, "results", tmp_path / "empty.jsonl")
+
+
+def real(records, *, buffered, stdout):
+    """Exit status and standard error of the real command; Python has a buffer for its output or has none."""
+    words = [sys.executable, *(["-u"] if not buffered else []), "-m", "batchmix", "results", str(records)]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ran = subprocess.run(
+        words, stdout=stdout, stderr=subprocess.PIPE, env=env, text=True, timeout=120, check=False
+    )
+    return ran.returncode, ran.stderr
+
+
+both = pytest.mark.parametrize("buffered", [False, True])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@both
+def test_an_output_that_is_full_is_one_line(records, buffered):
+    with Path("/dev/full").open("w") as full:
+        status, said = real(records, buffered=buffered, stdout=full)
+    assert (status, said) == (1, "error: cannot write the output: No space left on device\n")
+
+
+def test_an_output_that_lacks_a_letter_is_one_line(records, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    status, said = real(records, buffered=True, stdout=subprocess.DEVNULL)
+    assert (status, said) == (1, "error: the output has '\\xb1', which is not in ascii\n")
+
+
+@both
+def test_an_output_that_nobody_reads_any_more_is_left_in_silence(records, buffered):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        assert real(records, buffered=buffered, stdout=theirs) == (1, "")
+    finally:
+        os.close(theirs)

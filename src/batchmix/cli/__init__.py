@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from batchmix._version import __version__
+from batchmix.cli.output import OutputError, checked_output
 from batchmix.errors import DataError, MixError
 
 
@@ -43,18 +44,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 is success, 2 a call that can't be carried out, 130 a Ctrl-C."""
+    """Run a command; 0 is success, 2 a call that can't be carried out, 130 a Ctrl-C, 1 what else failed."""
     args, unknown = build_parser().parse_known_args(argv)
     if unknown:  # which the whole parser would refuse with its own help
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        status: int = args.func(args)
+        with checked_output():
+            status: int = args.func(args)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("batchmix"):
             raise
         return _fail(f"this command needs {error.name}: pip install 'batchmix[cli]'")
     except (MixError, DataError) as error:
         return _fail(str(error))
+    except OutputError as error:
+        return _fail(str(error), 1) if str(error) else 1
     except KeyboardInterrupt:
         return 130
     return status
@@ -73,6 +77,6 @@ def existing_folder(text: str) -> Path:
     return Path(text)
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, status: int = 2) -> int:
     sys.stderr.write(f"error: {message}\n")
-    return 2
+    return status
