@@ -113,3 +113,17 @@ def test_several_records_make_one_page(tmp_path: Path, capsys: pytest.CaptureFix
     text = page.read_text()
     assert text.count("\n## On ") == 2
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"bench-cpu.png", "bench-gpu.png"}
+
+
+@pytest.mark.usefixtures("tiny")
+def test_tables_are_whole_in_a_file_and_folded_on_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    call(capsys, "--only", "loss", "--record", tmp_path / "here.json")
+    _, in_a_file, _ = call(capsys, "--from", tmp_path / "here.json")
+    assert "batchmix, mixed target" in in_a_file
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    _, on_a_terminal, _ = call(capsys, "--from", tmp_path / "here.json")
+    assert len(on_a_terminal.splitlines()) > len(in_a_file.splitlines())
+    assert "…" not in in_a_file + on_a_terminal

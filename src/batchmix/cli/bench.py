@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from batchmix.bench.cases import BenchOptions, Case
 
 REPEATS = {"quick": 5, "all": 7}
+UNLIMITED = 10_000  # columns of a file
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -182,6 +183,8 @@ def _show(records: list[dict[str, Any]]) -> None:
     from batchmix.bench.words import TITLES
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = UNLIMITED
     for record in records:
         console.print("\n".join(machine_lines(record)), markup=False, soft_wrap=True)
         found = [(TITLES[part], table) for part in parts_of(record) for table in tables_of(record, part)]
@@ -189,7 +192,7 @@ def _show(records: list[dict[str, Any]]) -> None:
             shown = Shown(box=None, pad_edge=False, title_justify="left")
             shown.title = Text(f"\n{title}: {table.title}" if table.title else f"\n{title}", "bold")
             for index, heading in enumerate(table.headings):
-                shown.add_column(heading, justify="left" if index < table.words else "right")
+                shown.add_column(heading, justify="left" if index < table.words else "right", overflow="fold")
             for index, row in enumerate(table.rows):
                 shown.add_row(*map(Text, row), style="bold" if index in table.ours else None)
             if table.rows:
