@@ -13,8 +13,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = subparsers.add_parser(
         "results",
         help="make the table of results from records",
-        description="Make a Markdown table from the records that `batchmix train --record` wrote: a row for "
-        "runs that differ in their seed alone, with mean and 95% interval.",
+        description="Make a Markdown table from records that `batchmix train --record` wrote of trainings on "
+        "CIFAR-10: a row for runs that differ in their seed alone, with mean and 95% interval.",
     )
     parser.add_argument("records", nargs="+", type=Path, metavar="FILE", help="files of records (.jsonl)")
     parser.add_argument(

@@ -34,7 +34,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "on a folder of your own images",
         "--mix, --alpha, --epochs, --batch-size, --weight-decay, --label-smoothing and --seed hold there too",
     )
-    group.add_argument("--data", metavar="NAME", help="folder:PATH, as for 'batchmix data'; else CIFAR-10")
+    group.add_argument(
+        "--data",
+        metavar="NAME",
+        help="folder:PATH, as for 'batchmix data', which finds broken images beforehand; else CIFAR-10",
+    )
     kinds = typing.get_type_hints(FolderConfig)
     for flag in FIELDS:
         if flag.name in SHARED:
