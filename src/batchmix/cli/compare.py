@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchmix.cli import existing_folder
 from batchmix.cli.train import FLAGS, add_flag, flag_name
 from batchmix.errors import MixError
 from batchmix.recipe.config import PRESETS
@@ -65,7 +66,12 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--jobs", type=int, metavar="N", help="runs side by side (default: 1, or 1 a GPU)")
     add("--threads", type=int, metavar="N", help="CPU threads of each run (default: all, shared out)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    add("--root", type=Path, metavar="DIR", help="a folder that holds the data, as for 'batchmix data'")
+    add(
+        "--root",
+        type=existing_folder,
+        metavar="DIR",
+        help="a folder that holds the data, as for 'batchmix data'",
+    )
     add("--report", type=Path, metavar="DIR", help="train nothing, make the report of this study anew")
     add("--preset", metavar="NAME", help="a series of experiments with a name: article")
     add("--scale", metavar="NAME", help="with --preset: small, cpu or gpu (default: cpu)")

@@ -40,7 +40,9 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """
     records = []
     for path in paths:
-        for number, record in enumerate(read_json_lines(path, NEEDED, "a record of a run"), start=1):
+        for number, record in enumerate(
+            read_json_lines(path, NEEDED, "a record of a run on CIFAR-10"), start=1
+        ):
             for name in SCORES:
                 if not _is_finite(record[name]):
                     raise DataError(f"{path}:{number} is not a record of a run: {name} is {record[name]!r}")
