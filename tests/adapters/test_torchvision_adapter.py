@@ -144,6 +144,10 @@ def test_wrong_calls_say_what_they_take() -> None:
         (lambda: MixUp()(x[0], y), "images takes a batch of 4 dimensions, got float32 tensor (3, 6, 8)"),
         (lambda: MixUp()((x * 255).byte(), y), "images takes floating point, such as from v2.ToDtype("),
         (lambda: MixUp()(*MixUp()(x, y)), "labels takes a batch that is not mixed yet, got a MixedTarget"),
+        (
+            lambda: MixUp(labels_getter=lambda b: b[1].int())(x, y),
+            "labels_getter takes a callable that returns a tensor of the batch itself, got another int32 ten",
+        ),
         (lambda: MixUp()(x, y[:4]), "y takes as many samples as x.0: 5, got 4"),
         (lambda: MixUp(num_classes=3)(x, y), "num_classes takes more than every label"),
         (

@@ -91,14 +91,14 @@ class _BatchTransform(v2.Transform):
         leaves, structure = tree_flatten(batch)
         _refuse_the_unmixable(leaves)
         labels = self._labels_of(batch)
+        place_of_labels = _place_of(leaves, labels)
         places = _places_of_images(leaves, labels)
         images = [leaves[place].as_subclass(Tensor) for place in places]
         mixed, target = self.mixer(images, labels if labels.dim() == 1 else labels.float())
         for place, image in zip(places, mixed, strict=True):
             is_plain = is_pure_tensor(leaves[place])
             leaves[place] = image if is_plain else tv_tensors.wrap(image, like=leaves[place])
-        place = next(place for place, leaf in enumerate(leaves) if leaf is labels)
-        leaves[place] = target if self.num_classes is None else target.dense(self.num_classes)
+        leaves[place_of_labels] = target if self.num_classes is None else target.dense(self.num_classes)
         return tree_unflatten(leaves, structure)
 
     def get_extra_state(self) -> dict[str, int]:
@@ -192,6 +192,17 @@ def _refuse_the_unmixable(leaves: list[Any]) -> None:
             )
         if type(leaf).__module__.partition(".")[0] == "PIL":
             raise MixError(f"batch takes tensors, such as from v2.ToImage(), got a PIL {type(leaf).__name__}")
+
+
+def _place_of(leaves: list[Any], labels: Tensor) -> int:
+    """Where the mixed labels go."""
+    for place, leaf in enumerate(leaves):
+        if leaf is labels:
+            return place
+    raise MixError(
+        "labels_getter takes a callable that returns a tensor of the batch itself, "
+        f"got another {describe(labels)}"
+    )
 
 
 def _places_of_images(leaves: list[Any], labels: Tensor) -> list[int]:
