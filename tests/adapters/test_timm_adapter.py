@@ -248,6 +248,18 @@ def test_timms_prefetching_loader_scales_the_float_batches() -> None:
         torch.testing.assert_close(got, wanted)
 
 
+def test_a_mixer_that_normalises_gets_the_bytes() -> None:
+    def mixer() -> bm.Mixup:
+        return bm.Mixup(0.4, normalize=([0.5] * 3, [0.2] * 3), seed=1)
+
+    samples = [Bytes()[index] for index in range(4)]
+    images, labels = torch.stack([torch.as_tensor(image) for image, _ in samples]), torch.arange(4)
+    wanted, _ = mixer()(images, labels)
+    got, _ = FastCollateMixup(mixer=mixer(), num_classes=15)(samples)
+    assert torch.equal(got, wanted)
+    assert torch.equal(Mixup(mixer=mixer(), num_classes=15)(images, labels)[0], wanted)
+
+
 def test_wrong_calls_say_what_they_take() -> None:
     x, y = batch()
     wrong = [

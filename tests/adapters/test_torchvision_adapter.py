@@ -87,6 +87,17 @@ def test_images_and_videos_keep_their_type(transform) -> None:
     assert len(target) == 5
 
 
+@BOTH
+def test_bytes_are_normalised_and_mixed(transform) -> None:
+    (x, y), normalize = batch(), bm.Normalize([0.5] * 3, [0.2] * 3)
+    images = (x * 255).byte()
+    wanted, _ = transform(seed=1)(normalize(images), y)
+    for given in (images, tv_tensors.Image(images)):
+        got, _ = transform(seed=1, normalize=normalize)(given, y)
+        assert type(got) is type(given)
+        torch.testing.assert_close(got.as_subclass(torch.Tensor), wanted)
+
+
 def test_several_images_are_mixed_by_one_plan() -> None:
     x, y = batch()
     out = MixUp(seed=1)({"left": tv_tensors.Image(x), "right": tv_tensors.Image(x), "label": y})
@@ -143,6 +154,10 @@ def test_wrong_calls_say_what_they_take() -> None:
         ),
         (lambda: MixUp()(x[0], y), "images takes a batch of 4 dimensions, got float32 tensor (3, 6, 8)"),
         (lambda: MixUp()((x * 255).byte(), y), "images takes floating point, such as from v2.ToDtype("),
+        (
+            lambda: MixUp(normalize=([0.5] * 3, [0.2] * 3))(x, y),
+            "x.0 takes uint8 images (B, 3, H, W) where they are normalised, got float32 tensor",
+        ),
         (lambda: MixUp()(*MixUp()(x, y)), "labels takes a batch that is not mixed yet, got a MixedTarget"),
         (
             lambda: MixUp(labels_getter=lambda b: b[1].int())(x, y),

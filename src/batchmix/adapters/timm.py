@@ -105,7 +105,7 @@ class Mixup:
         """Mix a batch.
 
         Args:
-            x: Samples, (B, ...), floating point; not modified.
+            x: Samples, (B, ...), floating point (uint8 images with ``normalize``); not modified.
             target: Class ids (B,), or (B, K) where ``multi_label``.
 
         Returns:
@@ -139,7 +139,8 @@ class FastCollateMixup(MixCollate, TimmFastCollateMixup):
     It takes what timm's loaders collate: uint8 arrays or tensors (C, H, W) in 0 to 255, and class ids. Unlike
     there they are made float32 first, still in 0 to 255, so that nothing is rounded: ``create_loader`` with
     ``use_prefetcher=True`` scales them as it does timm's (and moves four times the bytes). Float images are
-    taken as they are.
+    taken as they are. A mixer with ``normalize`` takes the uint8 images themselves, for a loader without
+    prefetcher, which would normalise them once more.
 
     ``for x, target in collate.epoch(loader)`` keeps the draws, and the epoch that mixing ends at, the same in
     any number of workers, persistent ones too; see ``batchmix.MixCollate``. Mode ``"half"`` is left out.
@@ -160,7 +161,8 @@ class FastCollateMixup(MixCollate, TimmFastCollateMixup):
 
     def __init__(self, **options: Any) -> None:
         self.mixup_fn = Mixup(**options)
-        super().__init__(self.mixup_fn.mixer, _collate_as_float)
+        normalizes = self.mixup_fn.mixer.normalize is not None
+        super().__init__(self.mixup_fn.mixer, _collate if normalizes else _collate_as_float)
 
     def __call__(self, samples: list[Any], _: Any = None) -> tuple[Tensor, Tensor]:
         """Collate and mix; the second argument is one that timm's loaders give, and is not used."""
@@ -261,6 +263,11 @@ def _check_epoch(name: str, epoch: Any) -> int:
     return epoch
 
 
-def _collate_as_float(samples: list[Any]) -> tuple[Tensor, Tensor]:
+def _collate(samples: list[Any]) -> tuple[Tensor, Tensor]:
     images = torch.stack([torch.as_tensor(sample[0]) for sample in samples])
-    return images if images.is_floating_point() else images.float(), default_collate([s[1] for s in samples])
+    return images, default_collate([sample[1] for sample in samples])
+
+
+def _collate_as_float(samples: list[Any]) -> tuple[Tensor, Tensor]:
+    images, labels = _collate(samples)
+    return images if images.is_floating_point() else images.float(), labels

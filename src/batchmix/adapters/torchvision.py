@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -76,10 +77,10 @@ class _BatchTransform(v2.Transform):
         """Mix a batch.
 
         Args:
-            inputs: Images (B, C, H, W) or videos (B, T, C, H, W), floating point, and labels, (B,) class ids
-                or (B, K) probabilities: ``(images, labels)``, or a dict or nest of these. If the batch has
-                images or videos as tv_tensors, they are what is mixed, else its first tensor besides the
-                labels. All else is handed on.
+            inputs: Images (B, C, H, W) or videos (B, T, C, H, W), floating point (uint8 images with
+                ``normalize``), and labels, (B,) class ids or (B, K) probabilities: ``(images, labels)``, or a
+                dict or nest of these. If the batch has images or videos as tv_tensors, they are what is
+                mixed, else its first tensor besides the labels. All else is handed on.
 
         Returns:
             The batch in the same structure.
@@ -92,7 +93,7 @@ class _BatchTransform(v2.Transform):
         _refuse_the_unmixable(leaves)
         labels = self._labels_of(batch)
         place_of_labels = _place_of(leaves, labels)
-        places = _places_of_images(leaves, labels)
+        places = _places_of_images(leaves, labels, takes_uint8=self.mixer.normalize is not None)
         images = [leaves[place].as_subclass(Tensor) for place in places]
         mixed, target = self.mixer(images, labels if labels.dim() == 1 else labels.float())
         for place, image in zip(places, mixed, strict=True):
@@ -205,7 +206,7 @@ def _place_of(leaves: list[Any], labels: Tensor) -> int:
     )
 
 
-def _places_of_images(leaves: list[Any], labels: Tensor) -> list[int]:
+def _places_of_images(leaves: list[Any], labels: Tensor, *, takes_uint8: bool) -> list[int]:
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, PICTURES)]
     if not places:
         pure = (place for place, leaf in enumerate(leaves) if is_pure_tensor(leaf) and leaf is not labels)
@@ -214,7 +215,7 @@ def _places_of_images(leaves: list[Any], labels: Tensor) -> list[int]:
         raise MixError("batch takes images (B, C, H, W) beside the labels, got none")
     for place in places:
         image = leaves[place]
-        if not image.is_floating_point():
+        if not (image.is_floating_point() or (takes_uint8 and image.dtype == torch.uint8)):
             raise MixError(
                 "images takes floating point, such as from v2.ToDtype(torch.float32, scale=True), "
                 f"got {describe(image.as_subclass(Tensor))}"
