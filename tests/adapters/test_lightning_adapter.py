@@ -27,10 +27,12 @@ from plain_loop import LR, eval_batches, make_model, make_samples, train_batches
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+from torchmetrics.classification import MulticlassF1Score
 
 import batchmix as bm
 from batchmix.adapters.lightning import MixUpCallback
 from batchmix.adapters.pytorch_lightning import MixUpCallback as OtherMixUpCallback
+from batchmix.adapters.torchmetrics import DominantLabel, MixedAccuracy
 
 pytestmark = [
     *(pytest.mark.filterwarnings(f"ignore:{message}") for message in LIGHTNINGS_OWN_WARNINGS),
@@ -202,6 +204,23 @@ def test_the_logged_loss_is_the_one_of_the_backward_pass() -> None:
     trainer = fit(module, train_batches(), MixUpCallback(mixer()), BackwardLosses())
     assert losses == module.losses
     assert 0 <= trainer.callback_metrics["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("metric", [MixedAccuracy(), DominantLabel(MulticlassF1Score(4))])
+def test_a_metric_is_logged_by_step_and_by_epoch(metric: Any) -> None:
+    class Logging(Watcher):
+        def __init__(self) -> None:
+            super().__init__()
+            self.metric = metric
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            x, y = batch
+            self.metric(self(x), y)
+            self.log("metric", self.metric, on_step=True, on_epoch=True)
+            return super().training_step(batch, batch_idx)
+
+    logged = fit(Logging(), train_batches(), MixUpCallback(mixer())).callback_metrics
+    assert {"metric_step", "metric_epoch"} <= logged.keys()
 
 
 # Forms of a batch

@@ -115,7 +115,9 @@ class DominantLabel(WrapperMetric):
 
     def forward(self, preds: Any, target: MixedTarget | Tensor, *args: Any, **kwargs: Any) -> Any:
         """Update the metric, and return its value for this batch."""
-        return self.metric(preds, _plain(target), *args, **kwargs)
+        # Kept where Lightning looks for the value of a step.
+        self._forward_cache = self.metric(preds, _plain(target), *args, **kwargs)
+        return self._forward_cache
 
     def compute(self) -> Any:
         """The metric's value for all that was seen."""
