@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import MeanSquaredError, MetricCollection, MetricTracker
 from torchmetrics.aggregation import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
@@ -96,6 +97,48 @@ def test_metrics_work_in_a_collection() -> None:
     inside = DominantLabel(MetricCollection([MulticlassF1Score(4), MulticlassAccuracy(4)]))
     inside.update(*batches[0])
     assert set(inside.compute()) == {"MulticlassF1Score", "MulticlassAccuracy"}
+
+
+class Weighed(MeanMetric):
+    """A metric with an argument of its own."""
+
+    def update(self, preds: Tensor, target: Tensor, weight: Tensor) -> None:
+        super().update((preds.argmax(1) == target).float(), weight)
+
+
+def test_a_keyword_reaches_the_metrics_of_a_collection_that_take_it() -> None:
+    inside = MetricCollection({"inside": MulticlassF1Score(4)})
+    collection = MetricCollection(
+        {
+            "f1": DominantLabel(MulticlassF1Score(4)),
+            "weighed": DominantLabel(Weighed()),
+            "collection": DominantLabel(inside),
+        },
+        compute_groups=False,
+    )
+    logits, target = make_batches()[0]
+    collection.update(logits, target, weight=torch.ones(8))
+    collection.update(preds=logits, target=target, weight=torch.ones(8))
+    dominant = bm.expected_accuracy(logits, target.dominant)
+    torch.testing.assert_close(collection["weighed"].compute(), dominant)
+    torch.testing.assert_close(collection["f1"].compute(), inside["inside"].compute())
+
+
+def test_a_metric_keeps_what_it_says_of_itself() -> None:
+    assert DominantLabel(MeanSquaredError()).higher_is_better is False
+    assert DominantLabel(MetricCollection([MulticlassAccuracy(4)])).higher_is_better is None
+    tracker = MetricTracker(DominantLabel(MulticlassF1Score(4)))
+    values = []
+    for logits, target in make_batches():
+        tracker.increment()
+        values.append(tracker(logits, target).item())
+    assert tracker.best_metric() == max(values)
+
+
+def test_a_metric_plots_itself() -> None:
+    metric, axes = DominantLabel(MulticlassF1Score(4)), Figure().subplots()
+    metric.plot(metric(*make_batches()[0]), ax=axes)
+    assert axes.lines
 
 
 def test_metrics_pickle_move_and_keep_their_state() -> None:

@@ -128,6 +128,23 @@ class DominantLabel(WrapperMetric):
         self.metric.reset()
         super().reset()
 
+    # What the metric says of itself
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """That of the metric, None for a ``MetricCollection``."""
+        return getattr(self.metric, "higher_is_better", None)
+
+    def plot(self, *args: Any, **kwargs: Any) -> Any:
+        """Plot the metric, as it does itself."""
+        return self.metric.plot(*args, **kwargs)
+
+    def _filter_kwargs(self, **kwargs: Any) -> dict[str, Any]:
+        if isinstance(self.metric, MetricCollection):  # which chooses for each of its metrics
+            return kwargs
+        taken: dict[str, Any] = self.metric._filter_kwargs(**kwargs)
+        return taken
+
 
 def _plain(target: Any) -> Any:
     return target.dominant if isinstance(target, MixedTarget) else target
