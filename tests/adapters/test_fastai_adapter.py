@@ -369,6 +369,37 @@ def test_fastai_3486_lr_find_then_fit_interrupted_then_lr_find_again(tmp_path: P
     assert set(map(id, learn.seen.loss_objects)) == {id(loss)}
 
 
+class Trip(Callback):
+    """Stops the second batch, as Ctrl-C would."""
+
+    def before_batch(self) -> None:
+        if self.train_iter == 1:
+            self.learn.lr_finder.tmp_d.cleanup()  # fastai leaves it to the garbage collector
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stack_x", [False, True])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_search_for_a_learning_rate_mixes_and_leaves_the_draws(
+    stack_x: bool, interrupted: bool, tmp_path: Path
+) -> None:
+    learn = learner(model=MixesInside() if stack_x else None, path=tmp_path).mixup(stack_x=stack_x, seed=5)
+    learn.fit(1, 0.0)
+    assert learn.mix_up.mixer.step == 3
+    learn.seen.losses.clear()
+    with contextlib.ExitStack() as stack:
+        if interrupted:
+            stack.enter_context(pytest.raises(KeyboardInterrupt))
+            stack.enter_context(learn.added_cbs(Trip()))
+        learn.lr_find(start_lr=1e-30, end_lr=1e-30, num_it=6, show_plot=False, suggest_funcs=None)
+    assert learn.mix_up.mixer.step == 3
+    searched = list(learn.seen.losses)
+    assert len(set(searched)) == len(searched) > 0
+    learn.seen.losses.clear()
+    learn.fit(2, 0.0)
+    assert searched == learn.seen.losses[: len(searched)]
+
+
 def test_a_part_of_an_epoch_can_be_trained() -> None:
     learn = learner().mixup(seed=5)
     learn.fit(1, cbs=ShortEpochCallback(0.3))

@@ -20,6 +20,8 @@ only, so that they are those of plain batches; the training loss in the table is
 ``learn.recorder.train_metrics = True`` metrics of training batches see the label of larger weight, and
 ``MixedAccuracy`` counts both labels by their weights.
 
+``lr_find`` mixes as training would, and the draws of the training that follows are those without it.
+
 ``learn.save`` keeps no callback's state. ``learn.mix_up.mixer.state_dict()`` is all that has to be kept
 beside it to go on with the same draws. ``learn.export`` takes the callback along, and loading then needs
 batchmix; ``learn.remove_cb(MixUpCallback)`` before it leaves a learner that does not.
@@ -195,17 +197,21 @@ class MixUpCallback(Callback):
 
     def _mix(self, xb: tuple[Any, ...], yb: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """What the model and the loss are called with."""
-        x, y = _single(xb), _single(yb)
+        x, y, step = _single(xb), _single(yb), self._step()
         if not self.stack_x:
-            mixed, targets = self.mixer(x, y, kinds=self.kinds)
+            mixed, targets = self.mixer(x, y, kinds=self.kinds, step=step)
             return _several(mixed, len(xb)), _several(targets, len(yb))
         if not isinstance(x, Tensor):
             raise MixError(f"stack_x takes batches of one input tensor, got {shorten(list(map(type, xb)))}")
-        plan = self.mixer.plan(x, y if isinstance(y, Tensor) else None)
+        plan = self.mixer.plan(x, y if isinstance(y, Tensor) else None, step=step)
         if plan.mask is not None:
             raise MixError.of("stack_x", self.mixer, "a mixer of whole samples, such as Mixup")
         _, targets = self.mixer(x, y, kinds=self.kinds, plan=plan)
         return (x, x[plan.partner], plan.lam), _several(targets, len(yb))
+
+    def _step(self) -> int | None:
+        """Of the next draw of an ``lr_find``, which does not count: the learner is left as it was found."""
+        return self.mixer.step + self.learn.train_iter if hasattr(self.learn, "lr_finder") else None
 
 
 class MixUpLoss(losses.MixUpLoss):
