@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from plain_loop import make_model, make_samples
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, Checkpoint, EpochScoring
+from skorch.hf import AccelerateMixin
 from torch import nn
 from torch.nn import functional as F
 
@@ -93,6 +95,19 @@ def test_parameters_of_the_criterion_hold() -> None:
     )
     wanted = expected(lambda out, y: F.cross_entropy(out, y, weight, label_smoothing=0.1, reduction="sum"))
     assert first_loss(net) == pytest.approx(wanted, rel=1e-6)
+
+
+class Accelerated(AccelerateMixin, NeuralNetClassifier):
+    """As skorch documents it."""
+
+
+@pytest.mark.parametrize("bases", [(AccelerateMixin, MixUpClassifier), (MixUpNet, Accelerated)])
+def test_it_trains_with_accelerate_before_it_and_behind_it(bases: Any) -> None:
+    options: dict[str, Any] = {"mixer__seed": 1, "max_epochs": 2}
+    plain = make(**options).fit(X, Y)
+    net = make(type("Net", bases, {}), accelerator=Accelerator(cpu=True), **options).fit(X, Y)
+    assert train_losses(net) == pytest.approx(train_losses(plain), rel=1e-6)
+    assert net.mixer_.step == plain.mixer_.step == 6
 
 
 class Focal(nn.Module):

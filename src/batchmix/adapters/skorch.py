@@ -73,9 +73,9 @@ class MixUpNet(NeuralNet):
         self.mixer = mixer
         self.kinds = kinds
 
-    def initialize(self) -> Any:
-        """Initialize the net, then its mixer."""
-        super().initialize()
+    def _initialize_history(self) -> Any:
+        # Not in `initialize`, which skorch's AccelerateMixin replaces: this is the last part that both call.
+        super()._initialize_history()
         return self.initialize_mixer()
 
     def initialize_mixer(self) -> Any:
