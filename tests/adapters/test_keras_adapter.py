@@ -181,6 +181,77 @@ def test_part_of_an_epoch_counts_as_what_was_read() -> None:
         len(endless)
 
 
+class Numbers(keras.Model):
+    """Keeps the numbers that its training reads. Keras looks at a batch wherever it was compiled anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.top, self.read = keras.layers.Dense(2), []
+        self.compile("sgd", "categorical_crossentropy")
+
+    def call(self, x: Any) -> Any:
+        return self.top(x)
+
+    def train_step(self, data: Any) -> Any:
+        self.read.extend(data[0].flatten().tolist())
+        return super().train_step(data)
+
+
+NUMBERS = torch.arange(24.0)[:, None]
+PARITY = torch.arange(24) % 2
+
+
+def numbers(form: str) -> MixUpDataset:
+    mixer = bm.Mixup(0, seed=1)
+    if form == "loader":
+        return MixUpDataset(DataLoader(TensorDataset(NUMBERS, PARITY), 4), mixer=mixer, num_classes=2)
+    return MixUpDataset(NUMBERS, PARITY, mixer=mixer, num_classes=2, batch_size=4, shuffle=form == "shuffled")
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("form", ["loader", "arrays", "shuffled"])
+def test_parts_of_an_epoch_make_a_pass_over_all_samples(form: str, shuffle: bool) -> None:
+    data, model = numbers(form), Numbers()
+    model.fit(data, steps_per_epoch=2, epochs=6, shuffle=shuffle, verbose=0)
+    first, second = model.read[:24], model.read[24:]
+    assert sorted(first) == sorted(second) == NUMBERS.flatten().tolist()
+    in_order = form == "loader" or (form == "arrays" and not shuffle)
+    assert (first == sorted(first)) is in_order
+    assert data.mixer.step == 12
+
+
+@pytest.mark.parametrize("look", [False, True])
+@pytest.mark.parametrize("form", ["loader", "arrays", "shuffled"])
+def test_a_fit_begins_a_pass_of_its_own(form: str, look: bool) -> None:
+    data, model = numbers(form), Numbers()
+    model.fit(data, steps_per_epoch=2, verbose=0)
+    if look:
+        compile_model(model)
+    model.fit(data, verbose=0)
+    assert sorted(model.read[8:]) == NUMBERS.flatten().tolist()
+    assert data.mixer.step == 8
+
+
+def test_a_look_at_the_data_costs_no_draw_in_any_fit() -> None:
+    data = MixUpDataset(X, Y, mixer=mixer(), num_classes=CLASSES, batch_size=8)
+    model = make_model()
+    model.fit(data, verbose=0)
+    compile_model(model)
+    model.fit(data, verbose=0)
+    make_model().fit(data, verbose=0, steps_per_epoch=1, epochs=2)
+    assert data.mixer.step == 3 + 3 + 2
+
+
+def test_arrays_read_by_hand_begin_a_pass_at_their_first_batch() -> None:
+    data = numbers("shuffled")
+    data[0]
+    first, second = (np.concatenate([x for x, _ in data]).flatten().tolist() for _ in range(2))
+    assert first != second
+    assert sorted(first) == sorted(second) == NUMBERS.flatten().tolist()
+    with pytest.raises(IndexError, match="batch 6 of 6"):
+        data[6]
+
+
 def test_a_data_set_hears_of_its_epochs() -> None:
     batches = Batches()
     make_model().fit(MixUpDataset(batches, num_classes=CLASSES), epochs=2, verbose=0)

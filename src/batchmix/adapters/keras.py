@@ -49,7 +49,8 @@ __all__ = ["MixUpDataset"]
 class MixUpDataset(keras.utils.PyDataset):
     """Mixed batches of arrays, or of a data set.
 
-    ``mixer.state_dict()`` at the end of an epoch is all that has to be kept to resume the same draws.
+    ``mixer.state_dict()`` at the end of a pass over the data, which an epoch is without ``steps_per_epoch``,
+    is all that has to be kept to resume the same draws.
 
     Args:
         x: Samples (N, ...) as an array or tensor, or several in a list, tuple or dict; or a ``PyDataset``, a
@@ -58,7 +59,7 @@ class MixUpDataset(keras.utils.PyDataset):
         mixer: Draws and mixes; ``Mixup(0.4)`` if left out.
         num_classes: K, where targets are class ids.
         batch_size: Of arrays; 32 if left out. A data set has its own.
-        shuffle: Whether arrays are read in another order each epoch, drawn from the mixer's seed and step.
+        shuffle: Whether arrays are read in another order each pass, drawn from the mixer's seed and step.
             (The ``shuffle`` of ``fit`` changes the order of whole batches.)
         data_format: ``"channels_last"`` or ``"channels_first"``, of images; that of
             ``keras.config.image_data_format()`` if left out.
@@ -99,8 +100,7 @@ class MixUpDataset(keras.utils.PyDataset):
         if self.data_format not in ("channels_last", "channels_first"):
             raise MixError.of("data_format", data_format, "'channels_last' or 'channels_first'")
         self.source = _source(x, y, batch_size, shuffle, self.mixer)
-        self._looked_at: int | None = None
-        self._before_first_epoch = True
+        self._begun_at: int | None = None
 
     @property
     def num_batches(self) -> int | None:
@@ -129,22 +129,27 @@ class MixUpDataset(keras.utils.PyDataset):
         mixed = keras.tree.map_structure(self._channels_back, mixed)
         return keras.tree.map_structure(Tensor.numpy, mixed), keras.tree.map_structure(self._dense, target)
 
+    @property
+    def workers(self) -> int:
+        """1. Keras asks for it where a ``fit`` begins, and at no other time: ``on_epoch_end`` has to know."""
+        self._begun_at = self.mixer.step
+        return 1
+
     def on_epoch_begin(self) -> None:
         """Called by Keras."""
-        if self._before_first_epoch:
-            self._looked_at = self.mixer.step
         self.source.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """Called by Keras after an epoch, and once before the first.
+        """Called by Keras after an epoch, and once before the first of a ``fit``.
 
         What comes before the first is a look at a batch or two, to build a model that is not built yet.
-        Training starts at the same draw with and without it.
+        Training starts at the same draw, and with a pass of its own, with and without it.
         """
+        if self._begun_at is not None:
+            self.mixer.step, self._begun_at = self._begun_at, None
+            if isinstance(self.source, _Passes):
+                self.source.leave()
         self.source.on_epoch_end()
-        if self._before_first_epoch and self._looked_at is not None:
-            self.mixer.step = self._looked_at
-        self._before_first_epoch = False
 
     def _channels_first(self, x: Any) -> Any:
         """A view with the positions behind the channels, which is where methods with boxes look for them."""
@@ -166,7 +171,42 @@ class MixUpDataset(keras.utils.PyDataset):
         return target.dense(self.num_classes).numpy()
 
 
-class _Arrays:
+class _Passes:
+    """Data that are read pass after pass.
+
+    A pass ends where a batch is asked for again: an epoch of Keras may be a part of one
+    (``steps_per_epoch``), and takes its batches in any order (the ``shuffle`` of ``fit``).
+    """
+
+    def __init__(self, num_batches: int) -> None:
+        self.num_batches = num_batches
+        self.leave()
+
+    def leave(self) -> None:
+        """The next batch begins a pass."""
+        self.seen: set[int] = set()
+
+    def read(self, index: int) -> Any:
+        """A batch of this pass."""
+        raise NotImplementedError
+
+    def on_epoch_begin(self) -> None:
+        pass
+
+    def on_epoch_end(self) -> None:
+        if len(self.seen) == self.num_batches:
+            self.leave()  # a loader's workers need not wait for the next one
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < self.num_batches:
+            raise IndexError(f"batch {index} of {self.num_batches}")
+        if index in self.seen:
+            self.leave()
+        self.seen.add(index)
+        return self.read(index)
+
+
+class _Arrays(_Passes):
     """Arrays cut into batches, in an order that a seed and a step determine."""
 
     def __init__(self, x: Any, y: Any, batch_size: int, shuffle: bool, mixer: Mixer) -> None:
@@ -179,40 +219,38 @@ class _Arrays:
         self.size, self.batch_size, self.shuffle, self.mixer = lengths.pop(), batch_size, shuffle, mixer
         if not self.size:
             raise MixError("x takes at least one sample, got none")
-        self.num_batches = math.ceil(self.size / batch_size)
-        self.order = torch.arange(self.size)
-        self.on_epoch_begin()
+        super().__init__(math.ceil(self.size / batch_size))
 
-    def on_epoch_begin(self) -> None:
-        if self.shuffle:
-            place = f"{self.mixer.seed}/order/{self.mixer.step}".encode()
-            seed = int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "big") >> 1
-            self.order = torch.randperm(self.size, generator=torch.Generator().manual_seed(seed))
+    def leave(self) -> None:
+        super().leave()
+        self.order: Tensor | None = None
 
-    def on_epoch_end(self) -> None:
-        pass
+    def draw_order(self) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(self.size)
+        place = f"{self.mixer.seed}/order/{self.mixer.step}".encode()
+        seed = int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "big") >> 1
+        return torch.randperm(self.size, generator=torch.Generator().manual_seed(seed))
 
-    def __getitem__(self, index: int) -> Any:
+    def read(self, index: int) -> Any:
+        if self.order is None:
+            self.order = self.draw_order()
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        if not len(rows):
-            raise IndexError(f"batch {index} of {self.num_batches}")
         return keras.tree.map_structure(lambda part: part[rows], self.parts)
 
 
-class _Stream:
+class _Stream(_Passes):
     """A sized iterable of batches, read in its own order."""
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
-        self.num_batches = len(loader)
+        super().__init__(len(loader))
+
+    def leave(self) -> None:
+        super().leave()
         self.batches: Iterator[Any] = iter(())
 
-    def on_epoch_begin(self) -> None:
-        self.batches = iter(())
-
-    on_epoch_end = on_epoch_begin
-
-    def __getitem__(self, index: int) -> Any:
+    def read(self, index: int) -> Any:
         for batch in self.batches:
             return batch
         self.batches = iter(self.loader)
