@@ -139,6 +139,39 @@ def test_methods_with_boxes_find_height_and_width() -> None:
     np.testing.assert_array_equal(np.moveaxis(y, 1, -1), x)
 
 
+@pytest.mark.parametrize(
+    "masks", [(X[..., :1] * 4).astype("int64"), (X[..., 0] * 4).astype("int64")], ids=np.ndim
+)
+@pytest.mark.parametrize("kinds", [None, {"y": "segmentation"}])
+def test_masks_are_pasted_with_the_pixels_and_stay_ids(masks: Any, kinds: Any) -> None:
+    """Those of batches that are not mixed too: some by their ``p``, and the last one for its single image."""
+    data = MixUpDataset(X[:17], masks[:17], mixer=bm.CutMix(1.0, p=0.5, seed=1), kinds=kinds, batch_size=2)
+    batches = list(data)
+    for x, y in batches:
+        assert y.dtype == np.int64
+        np.testing.assert_array_equal(y, (x[..., :1] * 4).astype("int64").reshape(y.shape))
+    assert batches[-1][1].shape == (1, *masks.shape[1:])
+
+
+def test_masks_that_are_blended_become_probabilities() -> None:
+    masks = (X[..., :1] * 4).astype("int64")
+    y = first_batch(X, masks, num_classes=8)[1]
+    target = by_hand(X, masks[..., 0], {"y": "segmentation"})[1]
+    assert y.shape == (8, 8, 8, 8)
+    np.testing.assert_array_equal(y, target.dense(8))
+
+
+def test_half_precision_arrives_as_what_numpy_has() -> None:
+    normalize = bm.Normalize([0.5] * 3, [0.2] * 3, dtype=torch.bfloat16)
+    images = (X / X.max() * 255).astype("uint8")
+    mixer = bm.Mixup(0.4, normalize=normalize, seed=5)
+    x, y = first_batch(images, torch.as_tensor(ONE_HOT).bfloat16(), mixer=mixer)
+    assert x.dtype == y.dtype == np.float32
+    mixer.step = 0
+    wanted = mixer(torch.as_tensor(images[:8]).movedim(-1, 1), torch.as_tensor(Y[:8]))[0]
+    np.testing.assert_array_equal(x, wanted.movedim(1, -1).float())
+
+
 def test_alpha_0_leaves_the_samples_and_gives_labels_of_the_same_form() -> None:
     plain = MixUpDataset(X, Y, mixer=bm.Mixup(0), num_classes=CLASSES, batch_size=8, shuffle=False)
     x, y = (np.concatenate(parts) for parts in zip(*plain, strict=True))

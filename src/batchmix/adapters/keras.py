@@ -55,9 +55,11 @@ class MixUpDataset(keras.utils.PyDataset):
     Args:
         x: Samples (N, ...) as an array or tensor, or several in a list, tuple or dict; or a ``PyDataset``, a
             torch ``DataLoader`` or another sized iterable, of batches ``(x, y)``.
-        y: Targets of the arrays ``x``: class ids (N,) or (N, 1), or floats: probabilities or values.
+        y: Targets of the arrays ``x``: class ids (N,) or (N, 1), or floats: probabilities or values; or masks
+            of class ids (N, H, W) or (N, H, W, 1).
         mixer: Draws and mixes; ``Mixup(0.4)`` if left out.
-        num_classes: K, where targets are class ids.
+        num_classes: K, where targets are class ids. Masks that are pasted, as by CutMix, stay ids, and need
+            none.
         batch_size: Of arrays; 32 if left out. A data set has its own.
         shuffle: Whether arrays are read in another order each pass, drawn from the mixer's seed and step.
             (The ``shuffle`` of ``fit`` changes the order of whole batches.)
@@ -125,9 +127,10 @@ class MixUpDataset(keras.utils.PyDataset):
             got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else describe(batch)
             raise MixError(f"x takes a data set of batches (x, y), without sample weights, got {got}")
         x, y = (keras.tree.map_structure(_tensor, part) for part in batch)
-        mixed, target = self.mixer(keras.tree.map_structure(self._channels_first, x), y, kinds=self.kinds)
-        mixed = keras.tree.map_structure(self._channels_back, mixed)
-        return keras.tree.map_structure(Tensor.numpy, mixed), keras.tree.map_structure(self._dense, target)
+        x, y = (keras.tree.map_structure(self._channels_first, part) for part in (x, y))
+        mixed = self.mixer(x, y, kinds=self.kinds)
+        x, y = (keras.tree.map_structure(self._channels_back, part) for part in mixed)
+        return keras.tree.map_structure(_array, x), keras.tree.map_structure(self._dense, y)
 
     @property
     def workers(self) -> int:
@@ -151,24 +154,32 @@ class MixUpDataset(keras.utils.PyDataset):
                 self.source.leave()
         self.source.on_epoch_end()
 
-    def _channels_first(self, x: Any) -> Any:
+    def _channels_first(self, part: Tensor) -> Tensor:
         """A view with the positions behind the channels, which is where methods with boxes look for them."""
-        return x.movedim(-1, 1) if self.data_format == "channels_last" and x.dim() > 3 else x
+        return part.movedim(-1, 1) if self._has_positions(part) else part
 
-    def _channels_back(self, x: Any) -> Any:
-        return x.movedim(1, -1) if self.data_format == "channels_last" and x.dim() > 3 else x
+    def _channels_back(self, part: Any) -> Any:
+        if isinstance(part, MixedTarget):
+            return part.map(self._channels_back)
+        return part.movedim(1, -1) if isinstance(part, Tensor) and self._has_positions(part) else part
+
+    def _has_positions(self, part: Tensor | MixedTarget) -> bool:
+        """Whether this is (B, H, W, C) or more."""
+        return self.data_format == "channels_last" and part.dim() > 3
 
     def _dense(self, target: Any) -> Any:
         if not isinstance(target, MixedTarget):  # what the mixer hands on as it is
-            return target.numpy() if isinstance(target, Tensor) else target
+            return _array(target) if isinstance(target, Tensor) else target
         if target.dtype.is_floating_point:
             flat = target.map(lambda part: part.reshape(len(part), -1))
-            return flat.dense(flat.shape[1]).reshape(target.shape).numpy()
+            return _array(flat.dense(flat.shape[1]).reshape(target.shape))
         if self.num_classes is None:
+            if target.dim() > 2 and bool((target.lam == 1).all()):
+                return _array(target.a)  # ids of positions in a batch that is not mixed, like pasted ones
             raise MixError.of("num_classes", None, "the number of classes where targets are class ids")
-        if len(target.shape) == 2 and target.shape[1] == 1:
-            target = target.view(-1)
-        return target.dense(self.num_classes).numpy()
+        if target.shape[-1] == 1 and (target.dim() == 2 or self._has_positions(target)):
+            target = target.map(lambda part: part.squeeze(-1))
+        return _array(target.dense(self.num_classes))
 
 
 class _Passes:
@@ -292,6 +303,10 @@ def _source(x: Any, y: Any, batch_size: Any, shuffle: Any, mixer: Mixer) -> Any:
 
 def _tensor(part: Any) -> Tensor:
     return torch.as_tensor(part, device="cpu")
+
+
+def _array(part: Tensor) -> Any:
+    return (part.float() if part.dtype == torch.bfloat16 else part).numpy()  # NumPy has no bfloat16
 
 
 def _is_count(value: Any) -> bool:
