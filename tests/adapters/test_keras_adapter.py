@@ -161,6 +161,12 @@ def test_masks_that_are_blended_become_probabilities() -> None:
     np.testing.assert_array_equal(y, target.dense(8))
 
 
+def test_a_kind_overrules_what_a_target_looks_like() -> None:
+    labels = np.stack([Y, Y[::-1]], 1)  # of a task with two answers
+    y = first_batch(X, labels, num_classes=CLASSES, kinds={"y": "class"})[1]
+    np.testing.assert_array_equal(y, by_hand(X, labels)[1].dense(CLASSES))
+
+
 def test_half_precision_arrives_as_what_numpy_has() -> None:
     normalize = bm.Normalize([0.5] * 3, [0.2] * 3, dtype=torch.bfloat16)
     images = (X / X.max() * 255).astype("uint8")
@@ -371,7 +377,21 @@ def test_wrong_use_is_named(arguments: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"x": X, "y": Y}, "num_classes takes the number of classes where targets are class ids, got None"),
+        (
+            {"x": X, "y": Y},
+            r"num_classes takes the number of classes where targets are class ids, .*y.astype\('float32'\).* "
+            r"got None and int64 tensor \(20,\)",
+        ),
+        (
+            {"x": X, "y": Y / 1.0, "num_classes": 4},
+            r"num_classes takes whole numbers .*, got float64 tensor \(20",
+        ),
+        ({"x": X, "y": ONE_HOT, "num_classes": 7}, r"or floats \(B, 7\); .*, got float64 tensor \(20, 4\)"),
+        (
+            {"x": X, "y": ONE_HOT.astype("int64")},
+            r"y takes one class id .* y.astype\('float32'\), got int64 tensor \(20, 4\)",
+        ),
+        ({"x": X, "y": ONE_HOT.astype("int64"), "num_classes": 4}, "y takes one class id for each sample"),
         ({"x": X, "y": Y, "num_classes": 2}, "num_classes takes more than every label"),
         ({"x": (X * 255).astype("uint8"), "y": ONE_HOT}, r"x\.float\(\) / 255"),
         ({"x": Batches(extra=True), "num_classes": 4}, "without sample weights, got 3 parts"),

@@ -127,6 +127,8 @@ class MixUpDataset(keras.utils.PyDataset):
             got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else describe(batch)
             raise MixError(f"x takes a data set of batches (x, y), without sample weights, got {got}")
         x, y = (keras.tree.map_structure(_tensor, part) for part in batch)
+        if isinstance(y, Tensor) and "y" not in (self.kinds or {}):
+            self._check_target(y)
         x, y = (keras.tree.map_structure(self._channels_first, part) for part in (x, y))
         mixed = self.mixer(x, y, kinds=self.kinds)
         x, y = (keras.tree.map_structure(self._channels_back, part) for part in mixed)
@@ -163,6 +165,20 @@ class MixUpDataset(keras.utils.PyDataset):
             return part.map(self._channels_back)
         return part.movedim(1, -1) if isinstance(part, Tensor) and self._has_positions(part) else part
 
+    def _check_target(self, y: Tensor) -> None:
+        """A single target is class ids or floats, and ``num_classes`` says how many of either."""
+        if not y.is_floating_point():
+            if (y.dim() == 2 or self._has_positions(y)) and y.shape[-1] > 1:
+                raise MixError(
+                    "y takes one class id for each sample or position, or floats where it is one-hot or "
+                    f"multi-hot, such as y.astype('float32'), got {describe(y)}"
+                )
+        elif self.num_classes is not None and (y.dim() < 2 or y.shape[-1] != self.num_classes):
+            raise MixError(
+                f"num_classes takes whole numbers as class ids, or floats (B, {self.num_classes}); leave it "
+                f"out for values, got {describe(y)}"
+            )
+
     def _has_positions(self, part: Tensor | MixedTarget) -> bool:
         """Whether this is (B, H, W, C) or more."""
         return self.data_format == "channels_last" and part.dim() > 3
@@ -176,7 +192,10 @@ class MixUpDataset(keras.utils.PyDataset):
         if self.num_classes is None:
             if target.dim() > 2 and bool((target.lam == 1).all()):
                 return _array(target.a)  # ids of positions in a batch that is not mixed, like pasted ones
-            raise MixError.of("num_classes", None, "the number of classes where targets are class ids")
+            raise MixError(
+                "num_classes takes the number of classes where targets are class ids, or None where they are "
+                f"floats, such as y.astype('float32') of 0 and 1, got None and {describe(target.a)}"
+            )
         if target.shape[-1] == 1 and (target.dim() == 2 or self._has_positions(target)):
             target = target.map(lambda part: part.squeeze(-1))
         return _array(target.dense(self.num_classes))
