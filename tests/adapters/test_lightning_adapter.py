@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 import signal
 from collections import namedtuple
@@ -284,6 +285,14 @@ def test_one_of_several_dataloaders_is_mixed_by_name() -> None:
 X, Y = make_samples(8, seed=3)
 
 
+@dataclasses.dataclass
+class Pair:
+    """A batch of a type that has neither keys nor positions."""
+
+    x: Tensor
+    y: Tensor
+
+
 @pytest.mark.parametrize(
     ("batch", "keys", "wanted"),
     [
@@ -320,6 +329,17 @@ X, Y = make_samples(8, seed=3)
             {"x": "image", "y": "label"},
             "x takes keys of the batch, a tuple of float32 tensor (8, 3, 8, 8), int64 tensor (8,), "
             "got 'image'",
+        ),
+        (
+            Pair(X, Y),
+            {"x": "x", "y": "y"},
+            "x takes keys of the batch, a Pair, which is no dict, tuple or list, got 'x'",
+        ),
+        (
+            Pair(X, Y),
+            {},
+            "x and y take the keys of samples and targets in a batch that is not a pair of them, as in "
+            "MixUpCallback(x='image', y='label'), got a Pair, which is no dict, tuple or list",
         ),
         (X, {"x": 0, "y": 1}, "x takes keys of the batch, float32 tensor (8, 3, 8, 8), got 0"),
         (

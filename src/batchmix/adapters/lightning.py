@@ -33,6 +33,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from batchmix.core.batches import Kinds
 from batchmix.core.plan import describe
 from batchmix.errors import MixError, needs
@@ -57,7 +59,7 @@ class MixUpCallback(Callback):
         mixer: What mixes, such as ``bm.CutMix(1.0)``; ``bm.Mixup(0.4)`` if left out.
         x: Where a batch has its samples: a key of a dict, a position in a tuple or list, or a sequence of
             these for several inputs. A dot leads further in: ``"labelled.0"``. If left out, a batch is
-            ``(x, y)``.
+            ``(x, y)``. Batches of other types, dataclasses too, are not taken.
         y: Where it has its targets, likewise.
         kinds: What a tensor is where that is in doubt, as for a mixer: ``{"y": "segmentation"}``, or with
             several keys ``{"y.mask": "segmentation"}``.
@@ -262,7 +264,9 @@ def _shown(batch: Any) -> str:
     if isinstance(batch, (tuple, list)):
         parts = (describe(part) if hasattr(part, "shape") else type(part).__name__ for part in batch)
         return f"a {type(batch).__name__} of {', '.join(parts)}"
-    return describe(batch)
+    if isinstance(batch, Tensor):
+        return describe(batch)
+    return f"a {type(batch).__name__}, which is no dict, tuple or list"
 
 
 def _example(batch: Any) -> str:
