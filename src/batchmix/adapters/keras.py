@@ -190,8 +190,6 @@ class MixUpDataset(keras.utils.PyDataset):
             flat = target.map(lambda part: part.reshape(len(part), -1))
             return _array(flat.dense(flat.shape[1]).reshape(target.shape))
         if self.num_classes is None:
-            if target.dim() > 2 and bool((target.lam == 1).all()):
-                return _array(target.a)  # ids of positions in a batch that is not mixed, like pasted ones
             raise MixError(
                 "num_classes takes the number of classes where targets are class ids, or None where they are "
                 f"floats, such as y.astype('float32') of 0 and 1, got None and {describe(target.a)}"
