@@ -80,6 +80,30 @@ def read_json_lines(path: Path, needed: Collection[str], what: str) -> list[dict
     return records
 
 
+def read_json(path: Path, needed: Collection[str], what: str, advice: str = "") -> dict[str, Any]:
+    """A file that holds one object.
+
+    Args:
+        path: The file.
+        needed: The names that the object has.
+        what: What it is, for the message: "the record of a run".
+        advice: What can be done where it is not, for the end of the message.
+
+    Raises:
+        DataError: If the file cannot be read, or is no such object.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError:
+        raise DataError(f"{path} is not {what}: it is not JSON{advice}") from None
+    missing = [name for name in needed if not isinstance(found, dict) or name not in found]
+    if missing:
+        raise DataError(f"{path} is not {what}: {', '.join(missing)} missing{advice}")
+    return dict(found)
+
+
 def put_between(text: str, begin: str, end: str, made: str) -> str:
     """A document with something else between two marks.
 

@@ -25,12 +25,15 @@ def test_what_is_no_record_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read"):
         read_record(path)
     incomplete = record([row("blend", "torch", "copy", 1)])
-    del incomplete["rows"][0]["who"], incomplete["machine"]
+    del incomplete["machine"]
+    cut = record([row("blend", "torch", "copy", 1)])
+    del cut["rows"][0]["who"]
     wrong: list[tuple[Any, str]] = [
         ("{", "is not JSON"),
-        ("[]", "not a record of batchmix bench, format"),
+        ("[]", "not a record of batchmix bench: format, "),
         (json.dumps(record() | {"format": 99}), "not a record of batchmix bench, format"),
-        (json.dumps(incomplete), "machine, who missing"),
+        (json.dumps(incomplete), "machine missing"),
+        (json.dumps(cut), "who missing"),
     ]
     for text, said in wrong:
         path.write_text(text)

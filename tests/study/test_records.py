@@ -80,7 +80,7 @@ def test_no_study_is_one_line(tmp_path):
 @pytest.mark.parametrize("name", ["study.json", "runs/run0.json"])
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "is not JSON"), ("[]", "holds no object"), ("{}", "lacks "), ("\xff", "is not JSON")],
+    [("{", "is not JSON"), ("[]", " missing"), ("{}", " missing"), ("\xff", "is not JSON")],
 )
 def test_a_broken_file_is_named_in_one_line(folder, name, text, said):
     fill(folder, [record()])
@@ -95,8 +95,8 @@ def test_a_broken_file_is_named_in_one_line(folder, name, text, said):
     ("changed", "said"),
     [
         ({"status": "running"}, "running"),
-        ({"accuracy": ...}, "lacks accuracy"),
-        ({"seed": ...}, "lacks seed"),
+        ({"accuracy": ...}, "accuracy missing"),
+        ({"seed": ...}, "seed missing"),
     ],
 )
 def test_a_record_that_lacks_something_is_refused(folder, changed, said):

@@ -11,13 +11,24 @@ from statistics import median, quantiles
 from typing import Any
 
 from batchmix.errors import DataError
-from batchmix.files import write_whole
+from batchmix.files import read_json, write_whole
 
 Record = Mapping[str, Any]
 Row = Mapping[str, Any]
 
 FORMAT = 1
-NEEDED = ("batchmix", "command", "date", "machine", "busy_before", "options", "peers", "missing", "rows")
+NEEDED = (
+    "format",
+    "batchmix",
+    "command",
+    "date",
+    "machine",
+    "busy_before",
+    "options",
+    "peers",
+    "missing",
+    "rows",
+)
 NEEDED_OF_ROW = ("part", "what", "shape", "dtype", "threads", "who", "form", "fresh", "kernel")
 RESAMPLES = 2000
 
@@ -49,20 +60,12 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         DataError: If the file is missing or is no such record.
     """
-    try:
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError:
-        raise DataError(f"{path} is not JSON") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    found = read_json(path, NEEDED, "a record of batchmix bench")
+    if found["format"] != FORMAT:
         raise DataError(f"{path} is not a record of batchmix bench, format {FORMAT}")
-    missing = [name for name in NEEDED if name not in found]
-    missing += [name for row in found.get("rows", []) for name in NEEDED_OF_ROW if name not in row]
+    missing = {name for row in found["rows"] for name in NEEDED_OF_ROW if name not in row}
     if missing:
-        raise DataError(
-            f"{path} is not a record of batchmix bench: {', '.join(sorted(set(missing)))} missing"
-        )
+        raise DataError(f"{path} is not a record of batchmix bench: {', '.join(sorted(missing))} missing")
     return found
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from batchmix.errors import DataError, MixError, shorten
+from batchmix.errors import MixError, shorten
+from batchmix.files import read_json
 from batchmix.recipe.training import load_checkpoint
 from batchmix.scale.world import World
 
@@ -56,10 +56,7 @@ def found(
 
 
 def _summary(folder: Path) -> dict[str, Any]:
-    try:
-        return {"folder": str(folder), **json.loads((folder / "summary.json").read_text())}
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {folder / 'summary.json'}: {error}") from None
+    return {"folder": str(folder), **read_json(folder / "summary.json", (), "the summary of a run")}
 
 
 def same_images(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchmix.errors import DataError
-from batchmix.files import cannot_write, write_whole
+from batchmix.files import cannot_write, read_json, write_whole
 
 Record = dict[str, Any]
 Budget = tuple[int, float]
@@ -17,6 +17,7 @@ Budget = tuple[int, float]
 ASKED = ("arms", "seeds", "epochs", "images", "data", "task", "config", "command")
 OUTCOME = ("status", "error", "machine", "command", "date")
 OF_EVERY_RUN = (*OUTCOME, "arm", "seed", "task", "data", "images", "epochs")
+RUN, REMOVE_IT = "the record of a run", "; remove it to make it anew"  # in messages
 OF_A_DONE_RUN = ("accuracy", "loss", "confidence", "ece", "brier", "reliability", "curve", "train_seconds")
 
 
@@ -92,7 +93,7 @@ def read_asked(folder: Path) -> dict[str, Any]:
     path = folder / "study.json"
     if not path.exists():
         raise DataError(f"found no study in {folder}: there is no {path.name}")
-    return _read_json(path, ASKED)
+    return read_json(path, ASKED, "what a study was asked", REMOVE_IT)
 
 
 def write_asked(folder: Path, asked: Mapping[str, Any]) -> None:
@@ -137,31 +138,10 @@ def make_folder(folder: Path) -> None:
 
 
 def _read_record(path: Path) -> Record:
-    record = _read_json(path, OF_EVERY_RUN)
+    record = read_json(path, OF_EVERY_RUN, RUN, REMOVE_IT)
     if record["status"] not in ("done", "failed"):
-        raise DataError(f"{path} is not the record of a run: its status is {record['status']!r}")
-    if record["status"] == "done":
-        _check_keys(path, record, OF_A_DONE_RUN)
-    return record
-
-
-def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError:
-        raise DataError(f"{path} is broken: it is not JSON; remove it to make it anew") from None
-    if not isinstance(values, dict):
-        raise DataError(f"{path} is broken: it holds no object; remove it to make it anew")
-    _check_keys(path, values, keys)
-    return values
-
-
-def _check_keys(path: Path, values: Mapping[str, Any], keys: tuple[str, ...]) -> None:
-    missing = [key for key in keys if key not in values]
-    if missing:
-        raise DataError(f"{path} is broken: it lacks {', '.join(missing)}")
+        raise DataError(f"{path} is not {RUN}: its status is {record['status']!r}{REMOVE_IT}")
+    return read_json(path, OF_A_DONE_RUN, RUN, REMOVE_IT) if record["status"] == "done" else record
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

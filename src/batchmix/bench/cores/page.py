@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median, quantiles
 from typing import Any
 
 from batchmix.bench.cores.steps import MATRIX, ORDER
-from batchmix.errors import DataError
+from batchmix.files import read_json
 from batchmix.recipe.config import preset, preset_of
 from batchmix.recipe.onednn import DIRECTIONS
 from batchmix.recipe.results import DIGITS, interval
@@ -32,16 +31,7 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         DataError: If the file cannot be read or is no such record.
     """
-    try:
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError:
-        raise DataError(f"{path} is not JSON") from None
-    missing = [name for name in NEEDED if not isinstance(found, dict) or name not in found]
-    if missing:
-        raise DataError(f"{path} is not a record of steps on a CPU: {', '.join(missing)} missing")
-    return dict(found)
+    return read_json(path, NEEDED, "a record of steps on a CPU")
 
 
 def page(record: Record, results: Sequence[Record]) -> str:

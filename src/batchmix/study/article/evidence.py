@@ -13,10 +13,10 @@ import torch
 
 from batchmix._version import __version__
 from batchmix.errors import DataError
-from batchmix.files import cannot_write, write_whole
+from batchmix.files import cannot_write, read_json, write_whole
 from batchmix.recipe.machine import describe_machine
 from batchmix.study.article.presets import CLAIMS, FEW, MANY
-from batchmix.study.records import Study, read_study
+from batchmix.study.records import REMOVE_IT, Study, read_study
 
 LOADING, ONE_HOT, DUPLICATES = "loading", "one-hot", "duplicates"
 KEYS = ("settings", "found", "machine", "batchmix", "command", "date")
@@ -126,16 +126,7 @@ def read_measurement(folder: Path, name: str) -> dict[str, Any] | None:
     path = _path(folder, name)
     if not path.exists():
         return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError:
-        raise DataError(f"{path} is broken: it is not JSON; remove it to make it anew") from None
-    missing = [key for key in KEYS if not isinstance(record, dict) or key not in record]
-    if missing:
-        raise DataError(f"{path} is broken: it lacks {', '.join(missing)}")
-    return dict(record)
+    return read_json(path, KEYS, "a measurement", REMOVE_IT)
 
 
 def _path(folder: Path, name: str) -> Path:
