@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 PerChoice = Literal["batch", "sample"]
+Method = TypeVar("Method", bound=Mixer)  # for type checkers no dict[Mixup, float] is a Mapping[Mixer, float]
 
 
 class Choice(Mixer):
@@ -47,7 +48,7 @@ class Choice(Mixer):
 
     def __init__(
         self,
-        methods: Mapping[Mixer, float],
+        methods: Mapping[Method, float],
         *,
         per: PerChoice = "batch",
         **options: Unpack[MixerOptions],
@@ -66,10 +67,11 @@ class Choice(Mixer):
                     f"got {shorten(method)}"
                 )
         check_choice("per", per, get_args(PerChoice))
-        self.methods = dict(zip(_names_of(list(methods)), methods, strict=True))
+        names = _names_of(methods)
+        self.methods: dict[str, Mixer] = dict(zip(names, methods, strict=True))
         self.probabilities = {
-            name: check_probability(methods[method], f"methods[{name}]")
-            for name, method in self.methods.items()
+            name: check_probability(probability, f"methods[{name}]")
+            for name, probability in zip(names, methods.values(), strict=True)
         }
         self.per = per
         given = list(self.probabilities.values())
@@ -77,8 +79,8 @@ class Choice(Mixer):
             raise MixError.of("methods", given, "probabilities of at most 1 together")
         super().__init__(**options)
         if self.normalize is not None:
-            for method in self.methods.values():
-                method._check_normalize(self.normalize)
+            for mixer in self.methods.values():
+                mixer._check_normalize(self.normalize)
 
     def _names(self) -> tuple[str, ...]:
         return (*super()._names(), *self.methods)
@@ -117,7 +119,7 @@ class Choice(Mixer):
         return _merge(plans, before)
 
 
-def _names_of(methods: list[Mixer]) -> list[str]:
+def _names_of(methods: Iterable[Mixer]) -> list[str]:
     """Class names; of two methods of one class the second is ``Mixup_2``."""
     names: list[str] = []
     of_class: Counter[str] = Counter()

@@ -44,6 +44,7 @@ for _user in ("recipe", "finetune", "study", "bench", "cli"):
 MAY_IMPORT |= {
     ROOT: {"kernels", "core", "mixer", "choice", "manifold", "regmixup", "snapmix", "methods", "collate"},
     "data": set(),
+    "typing": {"core", "mixer"},  # names for annotations
     "pictures": {"core"},
     "__main__": {"cli"},
     "errors": set(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -10,6 +11,14 @@ from torch import distributed as dist
 
 from batchmix.core.plan import describe
 from batchmix.errors import MixError
+
+
+@overload
+def from_next_rank(x: Tensor, y: Tensor, /, *, check: bool = True) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def from_next_rank(*tensors: Tensor, check: bool = True) -> tuple[Tensor, ...]: ...
 
 
 def from_next_rank(*tensors: Tensor, check: bool = True) -> tuple[Tensor, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, overload
 
 import torch
 from torch import Tensor
@@ -16,9 +16,12 @@ from batchmix.errors import MixError
 class MixedTarget:
     """Two targets for every sample, and the weight of the first.
 
-    It goes where the plain target went: ``F.cross_entropy(logits, target)`` and the other losses of
-    ``torch.nn`` and ``torch.nn.functional`` that compare an output with a target take it as it stands, and
-    compute ``lam*loss(output, a) + (1-lam)*loss(output, b)``. Any other loss goes through ``mixed_loss``.
+    It goes where the plain target went: torch's losses take it as it stands, function and module alike, and
+    compute ``lam*loss(output, a) + (1-lam)*loss(output, b)``: cross entropy, NLL, BCE with and without
+    logits, MSE, L1, smooth L1, Huber, KL divergence. Any other loss goes through ``mixed_loss``.
+
+    To a type checker torch's functions take tensors alone; ``mixed_loss(F.cross_entropy, logits, target)`` is
+    the same loss, and so is the module.
 
     Args:
         a: Targets of the samples themselves, (B, ...): class ids, soft labels or values.
@@ -26,7 +29,7 @@ class MixedTarget:
         lam: Weight of ``a``: (B,) in [0, 1], or one number for the whole batch. Kept in float32.
 
     Raises:
-        MixError: If the shapes, dtypes or devices do not fit together.
+        MixError: If the shapes, dtypes or devices do not fit together, or ``lam`` is a number outside [0, 1].
 
     Example:
         >>> target = MixedTarget(torch.tensor([3, 5]), torch.tensor([5, 3]), torch.tensor([0.75, 1.0]))
@@ -232,7 +235,13 @@ class MixedTarget:
         """The same targets as int64."""
         return self.map(Tensor.long)
 
-    def size(self, dim: int | None = None) -> Any:
+    @overload
+    def size(self, dim: None = None) -> torch.Size: ...
+
+    @overload
+    def size(self, dim: int) -> int: ...
+
+    def size(self, dim: int | None = None) -> torch.Size | int:
         """Like ``Tensor.size``."""
         return self.a.size() if dim is None else self.a.size(dim)
 
