@@ -29,10 +29,12 @@ def test_calibration_error_is_nothing_where_confidence_is_accuracy() -> None:
         ("labels", torch.ones(3), torch.zeros(3), 15),
         ("labels", torch.ones(0, 2), torch.zeros(0), 15),
         ("bins", torch.ones(3, 2), torch.zeros(3), 0),
+        ("bins", torch.ones(3, 2), torch.zeros(3), 7.5),
+        ("bins", torch.ones(3, 2), torch.zeros(3), True),
     ],
 )
 def test_a_wrong_argument_is_named(
-    argument: str, probs: torch.Tensor, labels: torch.Tensor, bins: int
+    argument: str, probs: torch.Tensor, labels: torch.Tensor, bins: object
 ) -> None:
     with pytest.raises(MixError, match=f"^{argument} takes "):
         calibration_error(probs, labels.long(), bins=bins)

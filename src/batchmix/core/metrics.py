@@ -48,7 +48,7 @@ def calibration_error(probs: Tensor, labels: Tensor, *, bins: int = 15) -> Tenso
         0-d float32 in [0, 1].
 
     Raises:
-        MixError: If the shapes do not fit.
+        MixError: If the shapes do not fit, or ``bins`` is no whole number >= 1.
 
     Example:
         >>> probs = torch.tensor([[0.75, 0.25], [0.75, 0.25]])  # sure to 0.75, right in one of two
@@ -59,8 +59,8 @@ def calibration_error(probs: Tensor, labels: Tensor, *, bins: int = 15) -> Tenso
     """
     if probs.dim() != 2 or labels.shape != probs.shape[:1] or not len(labels):
         raise MixError(f"labels takes one class id a row of probs {describe(probs)}, got {describe(labels)}")
-    if bins < 1:
-        raise MixError(f"bins takes a whole number >= 1, got {bins}")
+    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
+        raise MixError.of("bins", bins, "a whole number >= 1")
     confidence, guess = probs.float().max(1)
     place = (confidence * bins).long().clamp(0, bins - 1)
     gap = (guess == labels).float() - confidence
