@@ -274,7 +274,7 @@ class Mixer:
         return self._join(x1, x2, plan), MixedTarget(y1, y2, plan.lam)
 
     def settings(self, step: int | None = None) -> dict[str, float]:
-        """The hyperparameters at ``step``, the next one if left out: ``{"p": ..., "alpha": ...}``."""
+        """The hyperparameters at ``step``, the next one if left out: ``"p"``, ``"p_sample"``, ``"alpha"``."""
         step = self.step if step is None else step
         return {name: self._setting(name, step) for name in self._names()}
 

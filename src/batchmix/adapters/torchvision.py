@@ -141,7 +141,8 @@ class MixUp(_BatchTransform):
         labels_getter: Finds the labels, ``"default"`` as torchvision does: the second part of the batch, or
             what has "label" in its key.
         mixer: Any method or choice, in the place of ``alpha`` and ``options``.
-        options: As for ``batchmix.Mixup``: ``per``, ``fold``, ``p``, ``partner``, ``schedule``, ``seed``.
+        options: The other options of ``batchmix.Mixup``: ``per``, ``fold``, ``p``, ``p_sample``, ``partner``,
+            ``schedule``, ``seed``, ``normalize``.
 
     Raises:
         MixError: If an argument is not of the form above.
@@ -168,7 +169,8 @@ class CutMix(_BatchTransform):
         num_classes: K, for (B, K) probabilities in the labels' place; a MixedTarget if left out.
         labels_getter: Finds the labels, as for ``MixUp``.
         mixer: Any method or choice, in the place of ``alpha`` and ``options``.
-        options: As for ``batchmix.CutMix``: ``per``, ``minmax``, ``p``, ``partner``, ``schedule``, ``seed``.
+        options: The other options of ``batchmix.CutMix``: ``per``, ``fold``, ``minmax``, ``p``, ``p_sample``,
+            ``partner``, ``schedule``, ``seed``, ``normalize``.
 
     Raises:
         MixError: If an argument is not of the form above.

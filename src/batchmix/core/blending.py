@@ -36,11 +36,11 @@ def blend(
         x: Batch, (B, ...), floating point. Not modified unless it is also ``out``.
         plan: One draw; ``plan.partner`` has length B.
         other: Where the partners are taken from, like ``x``; ``x`` itself if left out.
-        out: Where to write, same shape and dtype as ``x``; a new tensor if left out.
+        out: Where to write, like the result; a new tensor if left out.
         normalize: ``x`` and ``other`` are uint8 images (B, C, H, W), the result is of ``normalize.dtype``.
 
     Returns:
-        (B, ...), dtype, device and memory format of ``x``.
+        (B, ...), dtype, device and memory format of ``x``; of ``normalize.dtype`` where that is given.
 
     Raises:
         MixError: If ``x`` is not floating point, its length is not the plan's, devices or shapes differ, or

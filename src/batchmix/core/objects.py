@@ -44,8 +44,8 @@ def mix_objects(
         they are pasted. The number of objects is asked of the device.
 
     Raises:
-        MixError: If a dict has neither boxes nor key points, or the plan blends each position by a weight of
-            its own.
+        MixError: If an argument is not of the form above, or the plan blends each position by a weight of its
+            own.
 
     Example:
         >>> one = {"boxes": torch.tensor([[0.0, 0.0, 4.0, 4.0]]), "labels": torch.tensor([3])}

@@ -22,9 +22,10 @@ class MixPlan:
         partner: (B,) int64; the row that sample ``i`` is mixed with, from 0 to B-1. That is not checked here,
             since it would ask the device; what a row outside does depends on the kernel.
         lam: (B,) float32 in [0, 1]; the weight of sample ``i`` itself.
-        mask: (B or 1, 1, H, W), the weight of the sample itself at each position, or None where ``lam`` holds
-            for the whole sample. Boolean where positions are either the sample's or the partner's (a paste).
-            Where there is a mask, ``lam`` is its mean.
+        mask: (B or 1, 1, H, W), of series (B or 1, 1, T), of tables and tokens (B or 1, F): the weight of the
+            sample itself at each position, or None where ``lam`` holds for the whole sample. Boolean where
+            positions are either the sample's or the partner's (a paste). Where there is a mask, ``lam`` is
+            its mean, or what the method that made it says.
         window: (B, 4) int64, top, bottom, left and right in pixels, or (B, 2) of a series, start and end, the
             ends exclusive: the partner's whole image is resized into this part of the image before the mask
             says where it is seen. None where the partner stays as it is. Only beside a mask.

@@ -47,7 +47,7 @@ class ramp:  # noqa: N801
     Args:
         start: Factor at step 0, >= 0.
         end: Factor from step ``steps`` on, >= 0.
-        steps: Length of the ramp in batches, > 0.
+        steps: Length of the ramp in batches, >= 1.
 
     Raises:
         MixError: If an argument is not of the form above.

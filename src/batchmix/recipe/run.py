@@ -1,8 +1,8 @@
 """One run from the command line: its folder, its progress, its results.
 
 The run folder holds ``config.json``, ``machine.json``, ``log.jsonl`` (a line for every reported step),
-``curves.png``, ``mixed.png``, ``weights.safetensors`` and ``summary.json``; a run that was stopped holds
-``checkpoint.pt`` instead of the last two.
+``mixed.png``, ``weights.safetensors``, ``curves.png`` and ``summary.json``; a run that was stopped holds
+``checkpoint.pt`` instead of the last three.
 """
 
 from __future__ import annotations
