@@ -83,7 +83,8 @@ def table(records: Sequence[Record], *, presets_only: bool = False) -> str:
     machines = sorted({_machine(record) for record in records})
     torches = sorted({record["torch"] for record in records})
     note = (
-        f"Mean over the seeds and its 95% interval. TTA: logits averaged over mirrored and shifted views. "
+        "Mean over the seeds and its 95% interval. TTA: logits averaged over mirrored and shifted views. "
+        "ECE: expected calibration error, how far confidence is from accuracy. "
         f"Made on {'; '.join(machines)}, torch {', '.join(torches)}."
     )
     if any(map(_is_changed, records)):
