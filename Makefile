@@ -1,4 +1,5 @@
-# Every target sets up what it needs in .venv; nothing outside this folder is written.
+# Every target sets up what it needs in .venv. Outside of this folder nothing is written but caches: pip's, and the
+# one of images (see 'batchmix data').
 # Paths are relative throughout, so the folder may have any name, spaces included.
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
-	@echo 'train, test and pictures take ARGS, as in: make train ARGS="--help"'
+	@echo 'all that train, test, measure or draw take ARGS, as in: make train ARGS="--help"'
 
 train: .venv/.installed ## train the CIFAR-10 recipe
 	.venv/bin/batchmix train $(ARGS)
