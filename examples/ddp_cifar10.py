@@ -1,6 +1,6 @@
 """mixup in distributed data parallel training: airplanes and cars of CIFAR-10, by a small ResNet.
 
-pip install 'batchmix[cli]'
+pip install -e '.[cli]'
 python examples/ddp_cifar10.py    # reaches 91 % in half a minute on two cores
 torchrun --nproc-per-node 2 examples/ddp_cifar10.py    # the same in two processes
 """

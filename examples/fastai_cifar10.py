@@ -1,6 +1,6 @@
 """mixup in fastai: airplanes and cars of CIFAR-10, by a small xresnet of fastai's own.
 
-pip install 'batchmix[cli,fastai]'
+pip install -e '.[cli,fastai]'
 python examples/fastai_cifar10.py    # reaches 90 % in half a minute on two cores
 """
 

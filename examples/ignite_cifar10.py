@@ -1,6 +1,6 @@
 """mixup in Ignite's supervised trainer: airplanes and cars of CIFAR-10, by a small ResNet.
 
-pip install 'batchmix[cli,ignite]'
+pip install -e '.[cli,ignite]'
 python examples/ignite_cifar10.py    # reaches 93 % in half a minute on two cores
 """
 

@@ -1,6 +1,6 @@
 """mixup in Keras 3: airplanes and cars of CIFAR-10, by a small ResNet.
 
-pip install 'batchmix[cli,keras]'
+pip install -e '.[cli,keras]'
 python examples/keras_cifar10.py    # reaches 91 % in half a minute on two cores
 """
 

@@ -1,6 +1,6 @@
 """mixup in a plain PyTorch loop: airplanes and cars of CIFAR-10, by a small ResNet.
 
-pip install 'batchmix[cli]'
+pip install -e '.[cli]'
 python examples/plain_pytorch.py    # reaches 93 % in half a minute on two cores
 """
 

@@ -1,6 +1,6 @@
 """mixup in skorch, fitted and scored as in scikit-learn: airplanes and cars of CIFAR-10, by a small ResNet.
 
-pip install 'batchmix[cli,skorch]'
+pip install -e '.[cli,skorch]'
 python examples/skorch_cifar10.py    # reaches 93 % in half a minute on two cores
 """
 

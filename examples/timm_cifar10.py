@@ -1,6 +1,6 @@
 """mixup and CutMix in the place of timm's own: airplanes and cars of CIFAR-10, by a narrow ResNet-10-T.
 
-pip install 'batchmix[cli,timm]'
+pip install -e '.[cli,timm]'
 python examples/timm_cifar10.py    # reaches 91 % in half a minute on two cores
 """
 

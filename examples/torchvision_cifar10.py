@@ -1,6 +1,6 @@
 """mixup in torchvision's place for it: airplanes and cars of CIFAR-10, by torchvision's ResNet of ten layers.
 
-pip install 'batchmix[cli,torchvision]'
+pip install -e '.[cli,torchvision]'
 python examples/torchvision_cifar10.py    # reaches 89 % in half a minute on two cores
 """
 

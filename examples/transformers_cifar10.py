@@ -1,6 +1,6 @@
 """mixup in Hugging Face's Trainer: airplanes and cars of CIFAR-10, by a small ResNet.
 
-pip install 'batchmix[cli,transformers]'
+pip install -e '.[cli,transformers]'
 python examples/transformers_cifar10.py    # reaches 92 % in half a minute on two cores
 """
 

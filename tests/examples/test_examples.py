@@ -64,7 +64,7 @@ def test_an_example_says_how_to_install_and_run_it(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     wanted = (
         r"mixup [^\n]+\.\n\n"
-        r"pip install 'batchmix\[cli(,[a-z-]+)?\]'\n"
+        r"pip install -e '\.\[cli(,[a-z-]+)?\]'\n"
         rf"python examples/{path.name}    # reaches \d\d % in half a minute on two cores(\ntorchrun .+)?"
     )
     assert re.fullmatch(wanted, docstring)
