@@ -90,6 +90,14 @@ def test_a_framework_that_is_there_is_not_called_missing() -> None:
     assert messages_without({"skorch": {"fastbook"}}) == {"skorch": "imported"}
 
 
+def test_a_backend_of_keras_that_is_missing_is_not_called_keras() -> None:
+    ask = "import os; os.environ['KERAS_BACKEND'] = 'tensorflow'\n"
+    message = run(ask + IMPORT_WITHOUT.format(missing={"keras": {"tensorflow"}}))
+    assert message.startswith("this needs tensorflow, ")
+    assert "KERAS_BACKEND=torch" in message
+    assert "pip install" not in message
+
+
 def test_the_package_of_adapters_imports_no_framework() -> None:
     packages = sorted(set().union(*map(needed_by, ADAPTERS)))
     assert run(f"import sys, batchmix.adapters; print(sorted(set({packages}) & set(sys.modules)))") == "[]"

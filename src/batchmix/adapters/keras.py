@@ -5,7 +5,8 @@
     model.fit(MixUpDataset(x, y, num_classes=10), validation_data=(x_val, to_categorical(y_val, 10)))
 
 Where is the batch intercepted? In the data that ``fit`` reads, on the host: batches are mixed as torch
-tensors and handed on as NumPy arrays, whatever the backend computes with.
+tensors and handed on as NumPy arrays, whatever the backend computes with. (``KERAS_BACKEND=torch`` in the
+environment needs no other framework; Keras' own default is TensorFlow.)
 
 How is the loss reached? Keras losses take arrays, so a mixed target arrives as probabilities, (B,
 num_classes): losses of probabilities take them, ``CategoricalCrossentropy`` and its focal form for instance,
@@ -41,7 +42,16 @@ from batchmix.methods.mixup import Mixup
 from batchmix.mixer import Mixer
 
 with needs("keras"):
-    import keras
+    try:
+        import keras
+    except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
+        if missing not in ("tensorflow", "jax"):
+            raise
+        # Keras is there; its backend is TensorFlow unless it is told otherwise.
+        raise ModuleNotFoundError(
+            f"this needs {missing}, the backend of Keras here, or KERAS_BACKEND=torch in the environment"
+        ) from None
 
 __all__ = ["MixUpDataset"]
 
