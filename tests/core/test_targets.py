@@ -302,3 +302,21 @@ def test_a_regression_head_squeezes_output_and_target_to_any_size(size: int) -> 
     )
     squared = mixed_loss(lambda output, y: (output - y) ** 2, output.squeeze(), target.squeeze())
     torch.testing.assert_close(squared.mean(), expected)
+
+
+@pytest.mark.parametrize(
+    "compare", [lambda y: y == 3, lambda y: y != 255, lambda y: y == A, lambda y: A.eq(y)], ids=range(4)
+)
+def test_labels_of_two_are_not_compared_in_silence(compare: Callable[[MixedTarget], object]) -> None:
+    with pytest.raises(MixError, match=r"^(==|eq) takes tensors, got a MixedTarget: .*mixed_loss\(loss_fn"):
+        compare(ids())
+    assert ids() not in (None, ids(), "y")
+
+
+@pytest.mark.parametrize("name", ["clamp", "sum", "chunk"])
+def test_what_only_a_tensor_has_says_what_to_use(name: str) -> None:
+    assert not hasattr(ids(), name)
+    with pytest.raises(AttributeError, match=rf"^{name} takes tensors, got a MixedTarget: .*mixed_loss\("):
+        getattr(ids(), name)
+    with pytest.raises(AttributeError, match=r"^'MixedTarget' object has no attribute 'clamps'$"):
+        ids().clamps  # noqa: B018

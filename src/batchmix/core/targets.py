@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ class MixedTarget:
 
     It goes where the plain target went: torch's losses take it as it stands, function and module alike, and
     compute ``lam*loss(output, a) + (1-lam)*loss(output, b)``: cross entropy, NLL, BCE with and without
-    logits, MSE, L1, smooth L1, Huber, KL divergence. Any other loss goes through ``mixed_loss``.
+    logits, MSE, L1, smooth L1, Huber, KL divergence. Any other loss goes through ``mixed_loss``, one that
+    calls torch's inside too: a focal loss made of ``F.cross_entropy`` would be focal of the mix of two.
 
     To a type checker torch's functions take tensors alone; ``mixed_loss(F.cross_entropy, logits, target)`` is
     the same loss, and so is the module.
@@ -249,6 +250,21 @@ class MixedTarget:
         """Number of dimensions of ``a`` and of ``b``."""
         return self.a.dim()
 
+    def __eq__(self, other: object) -> bool:
+        """Comparing labels has no meaning for two of them; without this, ``target != 255`` would be True."""
+        if isinstance(other, (Tensor, int, float)):
+            raise MixError(_no_meaning("=="))
+        return self is other
+
+    __hash__ = object.__hash__
+
+    if not TYPE_CHECKING:  # or every name would be an attribute
+
+        def __getattr__(self, name):
+            """What a tensor has and two targets have not; the error says what to use."""
+            message = f"'MixedTarget' object has no attribute {name!r}"
+            raise AttributeError(_no_meaning(name) if hasattr(Tensor, name) else message, name=name, obj=self)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return MixedTarget, (self.a, self.b, self.lam)
 
@@ -276,12 +292,15 @@ class MixedTarget:
         """Where torch's losses arrive; what has no meaning for two targets says so."""
         mixed = MIXED_LOSSES.get(func)
         if mixed is None:
-            name = getattr(func, "__name__", repr(func))
-            raise MixError(
-                f"{name} takes tensors, got a MixedTarget: take its a, b and lam, or dense(num_classes); "
-                "for a metric expected_accuracy(logits), for a loss mixed_loss(loss_fn, output, target)"
-            )
+            raise MixError(_no_meaning(getattr(func, "__name__", repr(func))))
         return mixed(*args, **(kwargs or {}))
+
+
+def _no_meaning(name: str) -> str:
+    return (
+        f"{name} takes tensors, got a MixedTarget: take its a, b and lam, or dense(num_classes); "
+        "for a metric expected_accuracy(logits), for a loss mixed_loss(loss_fn, output, target)"
+    )
 
 
 def _as_weights(lam: Any, device: torch.device) -> Tensor:
