@@ -171,6 +171,27 @@ def test_a_detection_batch_is_known_by_its_boxes_and_passes_through_a_mixer(mixe
         ("targets[1] takes a dict", [*images(boxes()), {"labels": 1}], blended(0.5, 0.5)),
         ("targets[0]['boxes'] takes", images(torch.rand(3), boxes()), blended(0.5, 0.5)),
         ("targets takes 'boxes'", [*images(boxes()), {"keypoints": torch.rand(1, 1, 3)}], blended(0.5, 0.5)),
+        ("plan takes a MixPlan", images(boxes(), boxes()), CutMix(seed=0)),
+        (
+            "targets[0]['labels'] takes a tensor with an entry for each object",
+            [{"boxes": boxes((0, 0, 4, 4)), "labels": [1]}, {"boxes": boxes(), "labels": []}],
+            blended(0.5, 0.5),
+        ),
+        (
+            "targets[1]['masks'] takes a tensor with an entry for each object",
+            [{"boxes": boxes((0, 0, 4, 4)), "masks": torch.ones(1, H, W)}, {"boxes": boxes()}],
+            paste(0, 6, 4, 8),
+        ),
+        (
+            "targets takes boxes of left, top, right, bottom in pixels",
+            images(boxes((0, 0, 4, 4)), boxes((5, 3, 2, 2))),  # centre and size
+            paste(0, 6, 4, 8),
+        ),
+        (
+            "targets takes boxes of left, top, right, bottom in pixels",
+            images(boxes((0.1, 0.2, 0.4, 0.4)), boxes((0, 0, 1, 1))),  # shares of the image
+            paste(0, 6, 4, 8),
+        ),
         (
             "plan takes",
             images(boxes(), boxes()),
@@ -183,3 +204,12 @@ def test_what_cannot_be_joined_is_named(argument: str, targets: list, plan: MixP
         mix_objects(targets, plan)
     assert str(caught.value).startswith(argument)
     assert "\n" not in str(caught.value)
+
+
+def test_boxes_of_any_form_are_joined_where_images_are_blended() -> None:
+    targets = images(boxes((0.5, 0.5, 0.2, 0.4)), boxes((0.3, 0.3, 0.1, 0.1)))
+    joined = mix_objects(targets, blended(0.75, 0.5))
+    assert [part["boxes"].tolist() for part in joined] == [
+        [*targets[0]["boxes"].tolist(), *targets[1]["boxes"].tolist()],
+        [*targets[1]["boxes"].tolist(), *targets[0]["boxes"].tolist()],
+    ]

@@ -19,6 +19,9 @@ Entries = dict[str, Tensor]
 OF_IMAGE = ("image_id", "size", "orig_size")
 """Entries of an image that may happen to be as long as it has objects."""
 
+OF_OBJECT = ("labels", "masks", "area", "iscrowd")
+"""Entries that would no longer belong to the boxes, if they stayed as they are."""
+
 
 def mix_objects(
     targets: Sequence[Objects], plan: MixPlan, *, min_visible: float = 0.1
@@ -35,7 +38,7 @@ def mix_objects(
             (N, 4) float, left, top, right, bottom in pixels, or ``"keypoints"`` (N, K, 3), x, y, visibility,
             or both; whatever else has one entry an object in every image, such as ``"labels"`` (N,), goes
             with them, ``"masks"`` (N, H, W) are pasted, and ``"area"`` (N,) shrinks with its box. All else
-            (``"image_id"``) stays the image's.
+            (``"image_id"``) stays the image's. Where images are blended, boxes may be of any form.
         plan: The plan that mixed the images.
         min_visible: Share of a box's area, in [0, 1].
 
@@ -44,8 +47,9 @@ def mix_objects(
         they are pasted. The number of objects is asked of the device.
 
     Raises:
-        MixError: If an argument is not of the form above, or the plan blends each position by a weight of its
-            own.
+        MixError: If a dict has neither boxes nor key points, or no tensor of labels, masks, areas or crowds
+            where another has one; if boxes to be clipped are not of the form above; or if the plan blends
+            each position by a weight of its own.
 
     Example:
         >>> one = {"boxes": torch.tensor([[0.0, 0.0, 4.0, 4.0]]), "labels": torch.tensor([3])}
@@ -56,6 +60,8 @@ def mix_objects(
         ([3, 5], [0.75, 0.25], [5])
     """
     check_probability(min_visible, "min_visible")
+    if not isinstance(plan, MixPlan):
+        raise MixError(f"plan takes a MixPlan, got {describe(plan)}")
     if len(targets) != len(plan):
         raise MixError(f"targets takes one dict an image: {len(plan)}, got {len(targets)}")
     for place, objects in enumerate(targets):
@@ -65,6 +71,8 @@ def mix_objects(
             "plan takes one that pastes or blends whole images for boxes, got one with a soft mask"
         )
     entries = _entries(targets)
+    if plan.mask is not None and "boxes" in targets[0]:
+        _check_pixels(torch.cat([image["boxes"] for image in entries]))
     mixed: list[dict[str, Any]] = []
     for place, (partner, lam) in enumerate(zip(plan.partner.tolist(), plan.lam.tolist(), strict=True)):
         if plan.mask is None or lam == 1:  # whole images: who is not mixed stays as it is
@@ -175,6 +183,13 @@ def _entries(targets: Sequence[Objects]) -> list[Entries]:
     for key in ("boxes", "keypoints"):
         if len({key in objects for objects in targets}) > 1:
             raise MixError(f"targets takes {key!r} in every image or in none, got it in some")
+    for name in OF_OBJECT:
+        odd = [place for place, objects in enumerate(targets) if not is_entry(objects, name)]
+        if odd and any(name in objects for objects in targets):
+            raise MixError(
+                f"targets[{odd[0]}][{name!r}] takes a tensor with an entry for each object, in all images or "
+                f"in none, got {describe(targets[odd[0]].get(name))}"
+            )
     names = [name for name in targets[0] if name not in OF_IMAGE and all(is_entry(t, name) for t in targets)]
     return [{name: objects[name] for name in names} for objects in targets]
 
@@ -194,3 +209,16 @@ def _check_objects(name: str, objects: Any) -> None:
         ):
             shape = "(N, 4)" if key == "boxes" else "(N, K, 3)"
             raise MixError(f"{name}[{key!r}] takes a tensor {shape}, got {describe(value)}")
+
+
+def _check_pixels(boxes: Tensor) -> None:
+    """Boxes of another form, centre and size or shares of the image, would be cut in the wrong places."""
+    if not len(boxes):
+        return
+    sides = boxes[:, 2:] - boxes[:, :2]
+    side, end = torch.stack([sides.min(), boxes.max()]).tolist()  # one question to the device for both
+    if side < 0 or end <= 1:
+        got = "shares of the image" if side >= 0 else "some whose right or bottom comes first"
+        raise MixError(
+            f"targets takes boxes of left, top, right, bottom in pixels where images are pasted, got {got}"
+        )
