@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from batchmix import Mixer, MixError, MixPlan, Mixup, off_after, ramp
+from batchmix import CMixup, MixedTarget, Mixer, MixError, MixPlan, Mixup, off_after, ramp
 
 X, Y = torch.rand(4, 3, generator=torch.Generator().manual_seed(0)), torch.arange(4)
 
@@ -138,3 +138,18 @@ def test_a_wrong_argument_is_named_in_one_line(argument: str, call: object) -> N
     assert message.startswith(f"{argument} takes ")
     assert ", got " in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "mixer", [Mixup(partner="other-class", seed=0), CMixup(seed=0)], ids=["class", "value"]
+)
+def test_partners_of_several_targets_are_chosen_by_a_plan(mixer: Mixer) -> None:
+    x, labels = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
+    y = {"label": labels, "size": torch.rand(4)}
+    with pytest.raises(
+        MixError, match=r"^y takes .*: mixer\(x, y, plan=mixer\.plan\(x, labels\)\) says which$"
+    ):
+        mixer(x, y)
+    chosen_by = labels if isinstance(mixer, Mixup) else y["size"]
+    mixed = mixer(x, y, plan=mixer.plan(x, chosen_by))[1]
+    assert [type(part) for part in mixed.values()] == [MixedTarget] * 2

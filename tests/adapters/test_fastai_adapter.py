@@ -846,8 +846,8 @@ def test_an_integer_input_is_named_and_can_be_passed_through() -> None:
     with pytest.raises(bm.MixError) as raised:
         learn.fit(1)
     assert one_line(raised) == (
-        "x.1 takes floating point samples, such as x.1.float() / 255, or kinds={'x.1': 'pass'}, "
-        "got int64 tensor (8,)"
+        "x.1 takes floating point samples (TokenCutMix and TabularCutMix paste ids), "
+        "or kinds={'x.1': 'pass'}, got int64 tensor (8,)"
     )
     assert learn.mix_up.mixer.step == 0
     learn = make().mixup(seed=5, kinds={"x.1": "pass"})

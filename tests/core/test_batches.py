@@ -288,6 +288,26 @@ def test_bytes_are_told_how_to_become_images() -> None:
         MIX.mix({"image": IMAGE.byte(), "label": LABEL})
 
 
+@pytest.mark.parametrize(
+    ("samples", "hint"),
+    [
+        (torch.zeros(B, 1, 50, dtype=torch.int16), r", such as x\.float\(\) / 32768, or"),
+        (torch.zeros(B, 9, dtype=torch.int64), r" \(TokenCutMix and TabularCutMix paste ids\), or"),
+    ],
+)
+def test_sound_and_ids_are_not_told_to_become_images(samples: Tensor, hint: str) -> None:
+    with pytest.raises(MixError, match=rf"^x takes floating point samples{hint} kinds="):
+        MIX(samples, LABEL)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "kind"), [(VALUE[:, None], "input"), (VALUE, "regression"), (LABEL[:, None], "multilabel")]
+)
+def test_a_leaf_in_doubt_is_told_the_likely_kind(leaf: Tensor, kind: str) -> None:
+    with pytest.raises(MixError, match=rf"^value takes a kind, as in kinds={{'value': '{kind}'}}"):
+        MIX.mix({"image": IMAGE, "value": leaf})
+
+
 @dataclasses.dataclass(frozen=True)
 class Frozen:
     image: Tensor

@@ -246,6 +246,16 @@ def test_a_mask_of_another_size_is_named(shape: tuple[int, ...]) -> None:
         blend(noise(*shape), cut_plan())
 
 
+def test_a_replay_on_labels_or_logits_says_what_takes_them() -> None:
+    with pytest.raises(
+        MixError, match=r"^x takes floating .*, or MixedTarget\.from_plan\(y, plan\) for label"
+    ):
+        blend(torch.arange(5), cut_plan().without_mask())
+    with pytest.raises(MixError, match=r"or plan\.without_mask\(\) where .*, got float32 tensor \(5, 10\)$"):
+        blend(noise(5, 10), cut_plan())
+    blend(noise(5, 10), cut_plan().without_mask())
+
+
 def test_a_mask_of_several_channels_is_of_as_many() -> None:
     plan = MixPlan(torch.tensor([1, 0]), torch.full((2,), 0.5), torch.tensor([[True, False], [False, True]]))
     assert torch.equal(blend(torch.arange(4.0).view(2, 2), plan), torch.tensor([[0.0, 3.0], [0.0, 3.0]]))

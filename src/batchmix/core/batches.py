@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor, strided, uint8
 
-from batchmix.core.plan import describe
+from batchmix.core.plan import describe, floats_for
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
 
@@ -218,8 +218,7 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...]) -> Kind:
         if floating:
             return "input"
         raise MixError(
-            f"{path} takes floating point samples, such as {path}.float() / 255, "
-            f"or kinds={{'{path}': 'pass'}}, got {describe(value)}"
+            f"{path} takes {floats_for(path, value)}, or kinds={{'{path}': 'pass'}}, got {describe(value)}"
         )
     if not floating and value.dim() == 1:
         return "class"
@@ -234,7 +233,9 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...]) -> Kind:
             return "soft" if floating else "class"
     names = ", ".join(get_args(Kind))
     pixels = f"floating point images, such as {path}.float() / 255, or " if _like_pixels(role, value) else ""
-    example = "segmentation" if value.dim() > 2 else "soft" if floating else "multilabel"
+    example: Kind = "segmentation" if value.dim() > 2 else "soft" if floating else "multilabel"
+    if role == "unknown" and floating:  # columns, series, embeddings
+        example = "input" if value.dim() > 1 else "regression"
     raise MixError(
         f"{path} takes {pixels}a kind, as in kinds={{'{path}': '{example}'}} (one of {names}), "
         f"got {describe(value)}"

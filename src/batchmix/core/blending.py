@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from batchmix.core.normalizing import Normalize, check_out
-from batchmix.core.plan import MixPlan, check_plan, describe, placed
+from batchmix.core.plan import MixPlan, check_plan, describe, floats_for, placed
 from batchmix.core.resizing import resize_into
 from batchmix.errors import MixError
 from batchmix.kernels import selected
@@ -130,7 +130,8 @@ def _check(
         normalize.check("x", x)
         check_out(normalize, x, out)
     elif not x.is_floating_point():
-        raise MixError(f"x takes floating point samples, such as x.float() / 255, got {describe(x)}")
+        labels = ", or MixedTarget.from_plan(y, plan) for labels" if x.dim() == 1 else ""
+        raise MixError(f"x takes {floats_for('x', x)}{labels}, got {describe(x)}")
     check_plan(plan, x)
     for name, tensor in (("other", other), ("out", out if normalize is None else None)):
         if tensor is None or tensor is x:
@@ -142,4 +143,10 @@ def _check(
         channels, *size = plan.mask.shape[1:]
         fits = x.dim() >= plan.mask.dim() and list(x.shape[x.dim() - len(size) :]) == size
         if not fits or channels not in (1, x.shape[1]):
-            raise MixError(f"x takes the size of the plan's mask, {describe(plan.mask)}, got {describe(x)}")
+            takes = f"the size of the plan's mask, {describe(plan.mask)}"
+            without = (
+                ", or plan.without_mask() where there are no positions"
+                if x.dim() <= 2 < plan.mask.dim()
+                else ""
+            )
+            raise MixError(f"x takes {takes}{without}, got {describe(x)}")

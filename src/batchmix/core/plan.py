@@ -151,6 +151,20 @@ def describe(value: Any) -> str:
     return f"{type(value).__name__} {shorten(value)}"
 
 
+def floats_for(name: str, value: Tensor) -> str:
+    """What whole numbers have to become to be blended, for an error message.
+
+    Example:
+        >>> floats_for("x", torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+        'floating point samples, such as x.float() / 255'
+    """
+    if value.dtype == torch.int16:  # sound
+        return f"floating point samples, such as {name}.float() / 32768"
+    if value.dtype == torch.uint8 or value.dim() >= 4:
+        return f"floating point samples, such as {name}.float() / 255"
+    return "floating point samples (TokenCutMix and TabularCutMix paste ids)"
+
+
 def placed(value: Any) -> str:
     """The same, and on which device a tensor lies."""
     return f"{describe(value)} on {value.device}" if isinstance(value, Tensor) else describe(value)

@@ -134,7 +134,7 @@ def _sample_by_class(
 ) -> Tensor:
     """The place of the largest of B random numbers, of which only those of allowed partners are above 0."""
     if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
-        raise MixError(f"y takes class ids (B,) where partner={policy!r}, got {describe(labels)}")
+        raise MixError(f"y takes class ids (B,) where partner={policy!r}, got {describe_target(labels)}")
     if len(labels) != batch_size:
         raise MixError(
             f"y takes one class id a sample where partner={policy!r}, {batch_size}, got {len(labels)}"
@@ -145,6 +145,13 @@ def _sample_by_class(
     allowed = same & ~own if policy == "same-class" else ~same
     score = (1 - torch.rand(allowed.shape, generator=generator, device=device)) * allowed
     return torch.where(allowed.any(1), score.argmax(1), torch.arange(len(labels), device=device))
+
+
+def describe_target(y: object) -> str:
+    """Say what the targets are that partners are chosen by; of several nobody has said which."""
+    if y is None:
+        return "none or several: mixer(x, y, plan=mixer.plan(x, labels)) says which"
+    return describe(y)
 
 
 def check_alpha(alpha: object, name: str = "alpha") -> float:

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from batchmix.core.plan import MixPlan, describe
-from batchmix.core.sampling import check_alpha, check_choice, check_flag, sample_lam
+from batchmix.core.plan import MixPlan
+from batchmix.core.sampling import check_alpha, check_choice, check_flag, describe_target, sample_lam
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
@@ -120,7 +120,7 @@ def sample_near(y: Tensor | None, sigma: float, *, generator: torch.Generator) -
     if not isinstance(y, Tensor) or y.dim() not in (1, 2) or not y.is_floating_point():
         raise MixError(
             "y takes values (B,) or (B, D), floating point, by whose distance partners are chosen, "
-            f"got {describe(y)}"
+            f"got {describe_target(y)}"
         )
     values = y.to(generator.device, torch.float64).reshape(len(y), -1)
     # Not by a matrix product: it would lose small distances between large values.
