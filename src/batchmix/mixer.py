@@ -217,6 +217,7 @@ class Mixer:
             >>> type(batch["label"]).__name__
             'MixedTarget'
         """
+        kinds = self._kinds_in(batch, kinds)
         mixed = self._mix(leaves_of(batch, kinds, channels=self._channels), plan, step)
         return rebuild(batch, mixed, root="")
 
@@ -318,6 +319,10 @@ class Mixer:
 
     def _kinds_of(self, x: Any, kinds: Kinds | None) -> Kinds | None:
         """The user's kinds, with those that a method knows by itself."""
+        return kinds
+
+    def _kinds_in(self, batch: Any, kinds: Kinds | None) -> Kinds | None:
+        """The same, of a batch that holds inputs and targets."""
         return kinds
 
     def _draw_for(self, leaves: list[Leaf], step: int | None) -> MixPlan | None:

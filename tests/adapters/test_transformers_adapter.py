@@ -522,8 +522,34 @@ def test_token_ids_are_refused_with_what_to_do(tmp_path: Path) -> None:
         mixup(trainer).train()
     assert one_line(raised) == (
         "inputs takes floating point tensors, such as inputs_embeds in place of the token ids, "
-        "got 'input_ids', int64 tensor (8, 5)"
+        "or ids where the mixer is a bm.TokenCutMix, got 'input_ids', int64 tensor (8, 5)"
     )
+
+
+def test_token_cutmix_pastes_token_ids_with_what_stands_beside_them(tmp_path: Path) -> None:
+    config = BertConfig(
+        vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 10, (8, 5), generator=generator)
+    used = (torch.arange(5) < torch.tensor([5, 4, 3, 5, 2, 4, 5, 3])[:, None]).long()
+    x = {"input_ids": ids * used, "token_type_ids": ids % 2 * used, "attention_mask": used}
+    y = torch.arange(8) % 2
+    trainer = make_trainer(
+        BertForSequenceClassification(config),
+        tmp_path,
+        data=Samples(**x, labels=y),
+        arguments={"eval_strategy": "no"},
+    )
+    mixer = bm.TokenCutMix(special=[0], seed=1)
+    mixup(trainer, mixer)
+    mixed = trainer.training_step.mix({**x, "labels": y})
+    wanted, target = bm.TokenCutMix(special=[0], seed=1)(x, y)
+    assert all(torch.equal(mixed[key], wanted[key]) for key in x)
+    assert not torch.equal(mixed["token_type_ids"], x["token_type_ids"])
+    assert torch.equal(mixed["labels"].lam, target.lam)
+    trainer.train()
+    assert mixer.step > 1
 
 
 def test_integer_images_are_refused(tmp_path: Path) -> None:

@@ -120,10 +120,10 @@ def test_labels_of_tokens_are_not_paired_in_silence(labels: torch.Tensor) -> Non
 
 def test_a_batch_in_one_dict_is_mixed() -> None:
     ids, mask = batch()
-    whole = {"input_ids": ids, "attention_mask": mask, "labels": torch.arange(6)}
-    mixed = TokenCutMix(seed=1).mix(whole, kinds={"input_ids": "input"})
-    x, target = TokenCutMix(seed=1)({"input_ids": ids, "attention_mask": mask}, torch.arange(6))
-    assert torch.equal(mixed["input_ids"], x["input_ids"])
+    x = {"input_ids": ids, "token_type_ids": ids % 2, "attention_mask": mask}
+    mixed = TokenCutMix(seed=1).mix({**x, "labels": torch.arange(6)})
+    x, target = TokenCutMix(seed=1)(x, torch.arange(6))
+    assert all(torch.equal(mixed[name], x[name]) for name in x)
     assert torch.equal(mixed["labels"].lam, target.lam)
 
 
@@ -157,6 +157,17 @@ def test_mixtext_3_mixed_embeddings_keep_the_longer_attention_mask() -> None:
     torch.testing.assert_close(x["inputs_embeds"], rows * embeds + (1 - rows) * embeds.roll(1, 0))
     hidden = x["inputs_embeds"].abs().sum(2) > 0
     assert not (hidden & (x["attention_mask"] == 0)).any()  # no mixed token is masked out
+
+
+def test_what_has_no_value_for_each_token_is_named_and_can_be_passed() -> None:
+    ids, mask = batch()
+    x = {"input_ids": ids, "attention_mask": mask, "length": mask.sum(1)}
+    with pytest.raises(
+        MixError, match=r"^x\.length takes .*, or kinds={'x\.length': 'pass'}, got int64 tens"
+    ):
+        TokenCutMix(seed=1)(x, torch.arange(6))
+    mixed, _ = TokenCutMix(seed=1)(x, torch.arange(6), kinds={"x.length": "pass"})
+    assert mixed["length"] is x["length"]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from batchmix.core.plan import describe
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
 from batchmix.methods.mixup import Mixup
+from batchmix.methods.tokencutmix import OF_TOKENS, TokenCutMix
 from batchmix.mixer import Mixer
 
 with needs("transformers"):
@@ -65,7 +66,8 @@ def mixup(
         mixer: What mixes; ``Mixup(0.4)`` if left out.
         inputs: Key, or keys, of the floating point tensors (B, ...) to mix. If left out: the model's
             ``main_input_name``, ``"pixel_values"`` or ``"inputs_embeds"``, the first that the batch has. An
-            integer ``attention_mask`` beside them is united with the partner's.
+            integer ``attention_mask`` beside them is united with the partner's. ``"input_ids"``, and
+            ``"token_type_ids"`` beside them, are for ``bm.TokenCutMix`` alone, which pastes them.
         labels: Key, or keys, of the targets (B, ...) that become a ``MixedTarget``; those of
             ``trainer.label_names`` that the batch has if left out.
         kinds: What a tensor is where that is in doubt, as for a mixer: ``{"y.labels": "regression"}``.
@@ -75,7 +77,8 @@ def mixup(
 
     Raises:
         MixError: If an argument is not of the form above. While training, one line says so where the batch
-            has no labels, where its inputs are token ids, or where the loss cannot take a ``MixedTarget``.
+            has no labels, where its inputs are token ids that the mixer cannot paste, or where the loss
+            cannot take a ``MixedTarget``.
     """
     if not isinstance(trainer, Trainer):
         raise MixError.of("trainer", trainer, "a transformers.Trainer")
@@ -144,10 +147,14 @@ class _MixingStep:
             wanted = " and ".join(map(repr, keys or (main,)))
             raise MixError(f"inputs takes keys of the batch, which has {_listed(batch)}, got {wanted}")
         if "input_ids" in keys:
-            raise MixError(
-                "inputs takes floating point tensors, such as inputs_embeds in place of the token ids, "
-                f"got 'input_ids', {describe(batch['input_ids'])}"
-            )
+            if not isinstance(self.mixer, TokenCutMix):
+                raise MixError(
+                    "inputs takes floating point tensors, such as inputs_embeds in place of the token ids, "
+                    "or ids where the mixer is a bm.TokenCutMix, "
+                    f"got 'input_ids', {describe(batch['input_ids'])}"
+                )
+            beside = (key for key in OF_TOKENS if batch.get(key) is not None and key not in keys)
+            keys = (*keys, *beside)
         mask = batch.get("attention_mask")
         united = isinstance(mask, Tensor) and not mask.is_floating_point()
         return (*keys, "attention_mask") if united and "attention_mask" not in keys else keys

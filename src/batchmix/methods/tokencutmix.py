@@ -2,7 +2,8 @@
 
 How to use: ``x, y = TokenCutMix(1.0)(x, y)``, where ``x`` is token ids (B, T), embeddings (B, T, E), or a
 dict such as ``{"input_ids": ..., "attention_mask": ...}``; or ``special=[0, 101, 102]`` for the ids of
-padding, start and end, which are neither cut nor counted. Of lengths (B,) the attention mask is
+padding, start and end, which are neither cut nor counted. ``TokenCutMix(1.0).mix(batch)`` takes all that a
+tokenizer gives, with its labels. Of lengths (B,) the attention mask is
 ``torch.arange(T) < lengths[:, None]``. ``between`` takes embeddings alone.
 
 Suggested values: ``alpha`` 1, on part of the batches (``p=0.5``).
@@ -36,6 +37,10 @@ from batchmix.mixer import Mixer, MixerOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+OF_TOKENS: tuple[str, ...] = ("input_ids", "token_type_ids")
+"""What tokenizers call their ids, each of a token."""
 
 
 class TokenCutMix(Mixer):
@@ -98,6 +103,11 @@ class TokenCutMix(Mixer):
         if isinstance(x, Mapping) and "attention_mask" in x:
             found["x.attention_mask"] = "attention_mask"
         return {**found, **(kinds or {})}
+
+    def _kinds_in(self, batch: Any, kinds: Kinds | None) -> Kinds:
+        """Ids of tokens are known by the names that tokenizers give them."""
+        named = [name for name in OF_TOKENS if isinstance(batch, Mapping) and name in batch]
+        return {**dict.fromkeys(named, "input"), **(kinds or {})}
 
     def plan(
         self,
@@ -192,6 +202,11 @@ def _apply_to(leaf: Leaf, plan: MixPlan, mask: Tensor) -> Any:
     if leaf.kind == "attention_mask":
         return leaf.value
     if leaf.kind in ("input", "segmentation"):
+        if leaf.value.shape[:2] != mask.shape:
+            raise MixError(
+                f"{leaf.path} takes a value for each token, {tuple(mask.shape)}, or "
+                f"kinds={{'{leaf.path}': 'pass'}}, got {describe(leaf.value)}"
+            )
         return paste(leaf.value, mask, plan.partner)
     labels = {"class": 2, "soft": 3}.get(leaf.kind)  # dimensions from which on they can be the tokens' own
     if labels is not None and leaf.value.dim() >= labels and leaf.value.shape[1] == mask.shape[1]:
