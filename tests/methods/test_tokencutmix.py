@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -133,6 +133,7 @@ def test_a_batch_in_one_dict_is_mixed() -> None:
     seed=st.integers(0, 2**32),
     fold=st.booleans(),
 )
+@settings(deadline=None)
 def test_the_labels_weight_is_the_share_of_valid_tokens(
     lengths: list[int], alpha: float, seed: int, fold: bool
 ) -> None:
