@@ -9,6 +9,8 @@ Technical details: one place is drawn for each batch, the input among them unles
 the mixer's own seed and step. The mixing is a part of the graph, and targets are mixed outside of the model
 by the same plan. Every forward pass of the block is mixed by that plan. Layers under
 ``torch.utils.checkpoint`` run again in the backward pass, so call ``backward()`` inside the block there.
+Attention masks stay what the model was given, so that of a longer partner no more is seen than the sample's
+own length: for texts of different lengths mix the embeddings, ``Mixup`` with their ``"attention_mask"``.
 Compiled models do not see hooks and are refused. Departures from the paper: a weight for each sample where
 the mixer says so; the paper has one for the batch, ``Mixup(2.0, per="batch")``.
 Paper: Verma, Lamb, Beckham, Najafi, Mitliagkas, Lopez-Paz and Bengio 2019, Manifold Mixup: Better
@@ -44,10 +46,11 @@ class ManifoldMixup:
         model: Any module, also inside ``DistributedDataParallel``. Nothing in it is replaced.
         layers: Whose output can be mixed: names as in ``model.named_modules()``, types, or functions of
             (name, module); one of them or several. The output is a tensor (B, ...), or a tuple or list that
-            begins with one, which alone is mixed.
+            begins with one, which alone is mixed. All of a sample has to pass it: after one of two branches,
+            the other would stay as it is.
         mixer: Draws the plans; one that mixes whole samples, such as ``Mixup``, since a layer has its own
             positions.
-        with_input: The model's input is one more place.
+        with_input: The model's input is one more place: the first floating point tensor that it is given.
 
     Attributes:
         places: The names of all places, from which one is drawn for each batch.
