@@ -178,6 +178,18 @@ def test_where_all_methods_paste_class_ids_of_positions_are_pasted() -> None:
     assert both.dtype == torch.int64
 
 
+@pytest.mark.parametrize("of_positions", ["ids", "boxes"])
+def test_of_blends_and_pastes_positions_take_a_choice_for_the_batch(of_positions: str) -> None:
+    boxes = [{"boxes": torch.tensor([[0.0, 0.0, 4.0, 4.0]])} for _ in X]
+    y = boxes if of_positions == "boxes" else torch.zeros(8, 6, 8, dtype=torch.int64)
+    both = {CutMix(1.0): 0.5, Mixup(0.4): 0.5}
+    with pytest.raises(MixError, match=r"\(a Choice of both takes per='batch'\), got "):
+        Choice(both, per="sample", seed=0)(X, y)
+    mixer = Choice(both, seed=0)
+    for _ in range(4):
+        mixer(X, y)
+
+
 def test_methods_that_blend_whole_samples_need_no_mask() -> None:
     plan = Choice({Mixup(0.4): 0.5, Mixup(4.0): 0.5}, per="sample", seed=0).plan(torch.zeros(8, 3))
     assert plan.mask is None

@@ -165,7 +165,7 @@ class Mixer:
         Args:
             x: Samples, (B, ...), floating point (uint8 images with ``normalize``), or several in a tuple,
                 list, dict or dataclass.
-            y: Targets, (B, ...): class ids, soft labels or values; or several.
+            y: Targets, (B, ...): class ids, soft labels or values; or several; None where there are none.
             kinds: What a leaf is where that is in doubt, by its path: ``{"y.mask": "segmentation"}``.
             plan: Replay this draw, without a new one.
             step: Draw as at this step of the whole run, the same in every worker; ``self.step`` stays.

@@ -229,3 +229,13 @@ def test_a_loss_that_is_not_linear_is_averaged_over_the_labels() -> None:
     rows = LAM.double().unsqueeze(1)
     soft = focal_of_probs(output, rows * hot[0] + (1 - rows) * hot[1])
     assert (pair - soft).abs().max() > 0.01 * one[0]
+
+
+def test_a_loss_of_more_arguments_finds_them_in_the_output() -> None:
+    def likelihood(output: tuple[Tensor, Tensor], y: Tensor) -> Tensor:
+        return F.gaussian_nll_loss(output[0], y, output[1], reduction="none")
+
+    mean, variance = logits(4), logits(4).exp()
+    y = MixedTarget(torch.arange(4.0).double(), torch.arange(4.0).double().flip(0), LAM)
+    wanted = LAM * likelihood((mean, variance), y.a) + (1 - LAM) * likelihood((mean, variance), y.b)
+    torch.testing.assert_close(mixed_loss(likelihood, (mean, variance), y), wanted)

@@ -97,8 +97,8 @@ def _segmentation(y: Any, plan: MixPlan) -> Tensor | MixedTarget:
         return MixedTarget.from_plan(y, plan)
     if plan.mask.dtype != torch.bool:
         raise MixError(
-            "class ids of positions take a method that pastes (or mixes whole samples), got one that blends "
-            f"each position by a weight of its own, and {describe(y)}"
+            "class ids of positions take a method that pastes or mixes whole samples (a Choice of both takes "
+            f"per='batch'), got one that blends each position by a weight of its own, and {describe(y)}"
         )
     size = plan.mask.shape[2:]
     if y.dim() <= len(size) or y.shape[y.dim() - len(size) :] != size:

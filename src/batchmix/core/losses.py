@@ -34,8 +34,9 @@ def mixed_loss(loss_fn: LossFn, output: Any, target: Any) -> Tensor:
     its value at the mixed label; squared error differs by ``lam*(1-lam)*(a-b)**2``, which has no gradient.
 
     Args:
-        loss_fn: Called as ``loss_fn(output, target)``.
-        output: What the model returned.
+        loss_fn: Called as ``loss_fn(output, target)``; one of more arguments finds them in ``output``:
+            ``lambda output, y: F.gaussian_nll_loss(output[0], y, output[1], reduction="none")``.
+        output: What the model returned, of any structure.
         target: A MixedTarget; any other target goes to ``loss_fn`` untouched.
 
     Returns:

@@ -68,7 +68,8 @@ def mix_objects(
         _check_objects(f"targets[{place}]", objects)
     if plan.mask is not None and plan.mask.dtype != torch.bool:
         raise MixError(
-            "plan takes one that pastes or blends whole images for boxes, got one with a soft mask"
+            "plan takes one that pastes or blends whole images for boxes (a Choice of both takes "
+            "per='batch'), got one with a soft mask"
         )
     entries = _entries(targets)
     if plan.mask is not None and "boxes" in targets[0]:
