@@ -206,6 +206,20 @@ def test_what_cannot_be_joined_is_named(argument: str, targets: list, plan: MixP
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_image_without_annotations_is_named_and_takes_boxes_of_no_rows(place: int) -> None:
+    x = torch.rand(2, 3, H, W, generator=torch.Generator().manual_seed(0))
+    targets = images(boxes((0, 0, 4, 4)), boxes((0, 0, 4, 4)))
+    targets[place] = {"image_id": 7}
+    mixer = CutMix(1.0, partner="roll", seed=1)
+    with pytest.raises(
+        MixError, match=rf"^y: targets\[{place}\] takes a dict with 'boxes' .*, of no rows where"
+    ):
+        mixer(x, targets)
+    targets[place] |= {"boxes": boxes(), "labels": torch.zeros(0, dtype=torch.int64)}
+    assert [len(part["boxes"]) == len(part["labels"]) for part in mixer(x, targets)[1]] == [True, True]
+
+
 def test_boxes_of_any_form_are_joined_where_images_are_blended() -> None:
     targets = images(boxes((0.5, 0.5, 0.2, 0.4)), boxes((0.3, 0.3, 0.1, 0.1)))
     joined = mix_objects(targets, blended(0.75, 0.5))

@@ -257,11 +257,14 @@ def _check_stacked(leaves: list[Leaf]) -> None:
 
 
 def _is_detection(node: Any) -> bool:
-    """A list of dicts with boxes or key points, as torchvision's detection models take them."""
+    """A list of dicts with boxes or key points, as torchvision's detection models take them.
+
+    In one of them they can be missing, as data sets of COCO have it: that is said where they are joined.
+    """
     return (
         isinstance(node, (list, tuple))
-        and len(node) > 0
-        and all(isinstance(entry, Mapping) and {"boxes", "keypoints"} & set(entry) for entry in node)
+        and all(isinstance(entry, Mapping) for entry in node)
+        and any({"boxes", "keypoints"} & set(entry) for entry in node)
     )
 
 

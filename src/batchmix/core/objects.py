@@ -202,7 +202,10 @@ def _ones(entries: Entries) -> Tensor:
 
 def _check_objects(name: str, objects: Any) -> None:
     if not isinstance(objects, Mapping) or not {"boxes", "keypoints"} & set(objects):
-        raise MixError(f"{name} takes a dict with 'boxes' or 'keypoints', got {describe(objects)}")
+        raise MixError(
+            f"{name} takes a dict with 'boxes' or 'keypoints', of no rows where there are none, "
+            f"got {describe(objects)}"
+        )
     for key, dims, last in (("boxes", 2, 4), ("keypoints", 3, 3)):
         value = objects.get(key)
         if value is not None and (
