@@ -308,6 +308,12 @@ def test_a_leaf_in_doubt_is_told_the_likely_kind(leaf: Tensor, kind: str) -> Non
         MIX.mix({"image": IMAGE, "value": leaf})
 
 
+@pytest.mark.parametrize(("shape", "kind"), [((B, 5, 2), "regression"), ((B, 6, 8), "segmentation")])
+def test_values_of_a_sample_are_told_from_those_of_its_positions(shape: tuple[int, ...], kind: str) -> None:
+    with pytest.raises(MixError, match=rf"^y takes a kind, as in kinds={{'y': '{kind}'}}"):
+        MIX(IMAGE, torch.zeros(shape))
+
+
 @dataclasses.dataclass(frozen=True)
 class Frozen:
     image: Tensor

@@ -236,6 +236,8 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...]) -> Kind:
     example: Kind = "segmentation" if value.dim() > 2 else "soft" if floating else "multilabel"
     if role == "unknown" and floating:  # columns, series, embeddings
         example = "input" if value.dim() > 1 else "regression"
+    elif floating and value.dim() == 3 and tuple(value.shape[-len(like) :]) != like:  # landmarks, forecasts
+        example = "regression"
     raise MixError(
         f"{path} takes {pixels}a kind, as in kinds={{'{path}': '{example}'}} (one of {names}), "
         f"got {describe(value)}"
