@@ -77,6 +77,11 @@ def existing_folder(text: str) -> Path:
     return Path(text)
 
 
+def flag_name(name: str) -> str:
+    """The flag of an argument."""
+    return "--" + name.replace("_", "-")
+
+
 def _fail(message: str, status: int = 2) -> int:
     sys.stderr.write(f"error: {message}\n")
     return status

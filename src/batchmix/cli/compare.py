@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchmix.cli import existing_folder
-from batchmix.cli.train import FLAGS, add_flag, flag_name
+from batchmix.cli import existing_folder, flag_name
+from batchmix.cli.train import FLAGS, add_flag
 from batchmix.errors import MixError
 from batchmix.recipe.config import PRESETS
 from batchmix.study.plan import RECIPE, SHARED, StudyPlan

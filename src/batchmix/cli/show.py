@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchmix.cli import existing_folder
+from batchmix.cli import existing_folder, flag_name
 from batchmix.errors import DataError, MixError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         raise MixError(f"--page takes METHOD 'all', got {args.method or 'none'}")
     for name, default in OF_THREE.items():
         if args.method is not None and getattr(args, name) != default:
-            flag = "--no-fold" if name == "fold" else f"--{name}"
+            flag = flag_name("no_fold" if name == "fold" else name)
             raise MixError.of(flag, getattr(args, name), "nothing beside METHOD")
     if not 0 <= args.seed < 2**32:
         raise MixError.of("--seed", args.seed, "a whole number from 0, below 2**32")

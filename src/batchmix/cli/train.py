@@ -11,7 +11,7 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchmix.cli import existing_folder, train_folder
+from batchmix.cli import existing_folder, flag_name, train_folder
 from batchmix.recipe.config import CHOICES, PRESETS, TrainConfig, preset
 
 if TYPE_CHECKING:
@@ -152,11 +152,6 @@ def add_flag(parser: argparse.ArgumentParser, flag: dataclasses.Field[Any]) -> N
     else:
         options |= {"type": kind, "metavar": "N" if kind is int else "X"}
     parser.add_argument(flag_name(flag.name), **options)
-
-
-def flag_name(name: str) -> str:
-    """The flag of a field."""
-    return "--" + name.replace("_", "-")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

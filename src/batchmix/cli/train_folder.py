@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchmix.cli import flag_name
 from batchmix.errors import MixError
 from batchmix.finetune.config import MIXES, FolderConfig
 from batchmix.recipe.config import TrainConfig
@@ -49,7 +50,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             told["action"] = argparse.BooleanOptionalAction
         else:
             told |= {"type": kind, "metavar": {str: "NAME", int: "N"}.get(kind, "X")}
-        group.add_argument(_flag(flag.name), **told)
+        group.add_argument(flag_name(flag.name), **told)
     group.add_argument(
         "--workers", type=int, metavar="N", help="processes that decode, a rank (default: cores)"
     )
@@ -66,7 +67,7 @@ def refuse_flags(args: argparse.Namespace) -> None:
     """
     for name in (*(flag.name for flag in FIELDS if flag.name not in SHARED), *OWN):
         if getattr(args, name) is not None:
-            raise MixError.of(_flag(name), getattr(args, name), "nothing unless --data is folder:PATH")
+            raise MixError.of(flag_name(name), getattr(args, name), "nothing unless --data is folder:PATH")
 
 
 def config_from(args: argparse.Namespace) -> FolderConfig:
@@ -77,7 +78,7 @@ def config_from(args: argparse.Namespace) -> FolderConfig:
     """
     for name in (*OTHERS, "preset", "root"):
         if getattr(args, name) is not None:
-            raise MixError.of(_flag(name), getattr(args, name), "nothing beside --data folder:PATH")
+            raise MixError.of(flag_name(name), getattr(args, name), "nothing beside --data folder:PATH")
     given = {flag.name: getattr(args, flag.name) for flag in FIELDS if getattr(args, flag.name) is not None}
     refuse_beside_resume(args, given)
     return FolderConfig(**given)
@@ -92,7 +93,7 @@ def refuse_beside_resume(args: argparse.Namespace, given: Iterable[str]) -> None
     given = [*given, *(name for name in ("preset", "exact") if getattr(args, name))]
     if given and args.resume not in (None, Path("auto")):
         raise MixError(
-            f"--resume takes the stopped run's own settings, got {', '.join(map(_flag, given))} too"
+            f"--resume takes the stopped run's own settings, got {', '.join(map(flag_name, given))} too"
         )
 
 
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace, world: World) -> int:
     config = config_from(args)
     for name in OWN:
         if (getattr(args, name) or 0) < 0:
-            raise MixError.of(_flag(name), getattr(args, name), "a number >= 0")
+            raise MixError.of(flag_name(name), getattr(args, name), "a number >= 0")
     from batchmix.finetune.run import FolderOptions, train_folder
     from batchmix.recipe.progress import Progress
 
@@ -134,10 +135,6 @@ def _workers(world: World) -> int:
     """As many as there are cores for this process, shared with the other ranks of the host."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _text(summary: dict[str, Any]) -> str:
