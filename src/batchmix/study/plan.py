@@ -137,7 +137,7 @@ class StudyPlan:
         if asked.arms[0] != self.arms[0]:
             raise MixError(
                 f"--out holds a study whose first arm is {self.arms[0]}, which the others are compared with, "
-                f"got {asked.arms[0]} first: take another folder"
+                f"got {asked.arms[0]} first: name {self.arms[0]} first, or take another folder"
             )
         lists = {
             name: tuple(dict.fromkeys((*getattr(self, name), *getattr(asked, name))))
