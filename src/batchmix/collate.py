@@ -311,8 +311,10 @@ class _UnderWay:
         arrives. The iterator of workers that persist has counted, also what somebody in between has read
         ahead.
         """
-        if self.ended or self.loader is None:
-            return 0 if self.ended else self.received
+        if self.ended:
+            return 0
+        if self.loader is None:
+            return self.received
         counted: int | None = getattr(getattr(self.loader, "_iterator", None), "_send_idx", None)
         if counted is not None:
             return counted
