@@ -99,7 +99,7 @@ def test_a_mask_of_one_place_is_a_weight_for_each_row(calls: list[Any]) -> None:
 
 
 def test_one_mask_for_the_batch_is_no_weight_for_each_row(calls: list[Any]) -> None:
-    plan = MixPlan(torch.tensor([1, 2, 0]), torch.full((3,), 0.25), torch.rand(1, 1, 3))
-    x = torch.rand(3, 2, 3)
+    x = torch.rand(3, 2, 3, generator=torch.Generator().manual_seed(0))
+    plan = MixPlan(torch.tensor([1, 2, 0]), torch.full((3,), 0.25), torch.tensor([[[0.25, 0.5, 0.75]]]))
     assert torch.equal(blend(x, plan), torch.lerp(x[plan.partner], x, plan.mask))
     assert calls[0][3] is plan.mask
