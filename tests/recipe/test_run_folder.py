@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -119,6 +120,19 @@ def test_a_run_interrupted_while_it_is_tested_is_not_lost(train, tmp_path, monke
     resumed, unbroken = train(resume=folder), train(out=tmp_path / "unbroken")
     for name in ("accuracy", "loss", "ece"):
         assert resumed[name] == unbroken[name]
+
+
+@pytest.mark.parametrize(
+    ("options", "root"), [({}, ""), ({"data": Path("my images")}, "--root 'my images' ")]
+)
+def test_a_stopped_run_says_how_to_go_on_with_its_images(train, tmp_path, monkeypatch, capsys, options, root):
+    monkeypatch.setattr(recipe_run, "stop_on_signal", lambda: contextlib.nullcontext(lambda: True))
+    assert train(out=tmp_path, **options) is None
+    (folder,) = tmp_path.iterdir()
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "stopped at step 1 of 12; to go on:",
+        f"  batchmix train {root}--resume {folder}",
+    ]
 
 
 def test_a_stopped_run_holds_a_checkpoint_and_goes_on_to_the_same_weights(train, stopped, tmp_path):

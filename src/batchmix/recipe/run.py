@@ -110,6 +110,9 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
         write_json(folder / "machine.json", {**describe_machine(device), "batchmix": __version__})
         draw_mixed(training, folder / "mixed.png")
     if not follow(training, folder, progress):
+        if world.first:
+            root = [] if options.data is None else ["--root", options.data]
+            say_how_to_go_on(progress, training.step, config.steps, *root, "--resume", folder)
         return None
     if not world.first:
         world.wait()  # for the first rank's test
@@ -159,11 +162,7 @@ def follow(training: Training, folder: Path, progress: Progress) -> bool:
                 save_checkpoint(training, folder / "checkpoint.pt")
     if first:
         save_checkpoint(training, folder / "checkpoint.pt")  # also at the end: the test may be interrupted
-    if training.step == config.steps:
-        return True
-    if first:
-        say_how_to_go_on(progress, training.step, config.steps, "--resume", folder)
-    return False
+    return training.step == config.steps
 
 
 def check_loss(loss: float, step: int, steps: int) -> None:
