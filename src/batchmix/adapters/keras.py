@@ -146,7 +146,7 @@ class MixUpDataset(keras.utils.PyDataset):
 
     @property
     def workers(self) -> int:
-        """1. Keras asks for it where a ``fit`` begins, and at no other time: ``on_epoch_end`` has to know."""
+        """1. Keras asks for it as it takes up a data set, and then alone: ``on_epoch_end`` has to know."""
         self._begun_at = self.mixer.step
         return 1
 
