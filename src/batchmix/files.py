@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import secrets
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from batchmix.errors import DataError
 
@@ -102,6 +103,11 @@ def read_json(path: Path, needed: Collection[str], what: str, advice: str = "") 
     if missing:
         raise DataError(f"{path} is not {what}: {', '.join(missing)} missing{advice}")
     return dict(found)
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a record's value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def put_between(text: str, begin: str, end: str, made: str) -> str:

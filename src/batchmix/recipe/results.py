@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from batchmix.errors import DataError
-from batchmix.files import put_between, read_json_lines
+from batchmix.files import is_number, put_between, read_json_lines
 from batchmix.recipe.config import TrainConfig, preset_of
 
 Record = Mapping[str, Any]
@@ -39,7 +39,7 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
         lines = read_json_lines(path, NEEDED, "a record of a run on CIFAR-10")
         for number, record in enumerate(lines, start=1):
             for name in SCORES:
-                if not _is_finite(record[name]):
+                if not is_number(record[name]):
                     raise DataError(f"{path}:{number} is not a record of a run: {name} is {record[name]!r}")
             # An older version did not know all of it.
             run = {**TrainConfig().as_dict(), "ranks": 1, **record}
@@ -106,10 +106,6 @@ def interval(values: Sequence[float]) -> float:
 
     quantile: float = t.ppf(0.975, len(values) - 1)
     return quantile * stdev(values) / math.sqrt(len(values))
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_changed(record: Record) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
 
+from batchmix.files import is_number
 from batchmix.study.records import Budget, Study
 from batchmix.study.statistics import Interval, Paired, holm, mean_interval, paired_difference
 
@@ -122,11 +122,6 @@ def values(study: Study, arm: str, budget: Budget, key: str) -> dict[int, float]
     """A number of each ended run, by seed; runs where it is null or not finite are left out."""
     found = {seed: record.get(key) for seed, record in sorted(study.done(arm, budget).items())}
     return {seed: float(value) for seed, value in found.items() if is_number(value)}
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a record's value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def scores_of(study: Study) -> list[Score]:

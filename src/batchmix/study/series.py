@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from batchmix.study.comparisons import is_number, values
+from batchmix.files import is_number
+from batchmix.study.comparisons import values
 from batchmix.study.records import Budget, Study
 from batchmix.study.statistics import Interval, mean_interval
 
