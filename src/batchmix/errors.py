@@ -43,6 +43,16 @@ def shorten(value: object, length: int = 60) -> str:
     return shown if len(shown) <= length else shown[: length - 3] + "..."
 
 
+def why(error: Exception) -> str:
+    r"""What somebody else's error says, on one line; its type where it says nothing.
+
+    Example:
+        >>> why(OSError("the disk\nis full")), why(KeyError())
+        ('the disk is full', 'KeyError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
     """Around the imports of an optional framework: a missing one is named, with the command that installs it.

@@ -44,7 +44,7 @@ from batchmix.core.metrics import expected_accuracy
 from batchmix.core.plan import as_rows, describe
 from batchmix.core.targets import MixedTarget
 from batchmix.core.torch_losses import blend_targets
-from batchmix.errors import MixError, needs, shorten
+from batchmix.errors import MixError, needs, shorten, why
 from batchmix.methods.mixup import Mixup
 from batchmix.mixer import Mixer
 
@@ -366,7 +366,7 @@ def _loss_of_parts(loss_func: Callable[..., Any], pred: Any, targets: tuple[Any,
             raise
         raise MixError(
             "loss_func takes a MixedTarget in the place of each target, by torch's own losses or "
-            f"bm.mixed_loss(loss_fn, output, target), got {' '.join(str(error).split())}"
+            f"bm.mixed_loss(loss_fn, output, target), got {why(error)}"
         ) from error
     return loss
 

@@ -38,7 +38,7 @@ from torch.nn import functional as F
 from batchmix.core.batches import Kinds
 from batchmix.core.plan import describe
 from batchmix.core.targets import MixedTarget
-from batchmix.errors import MixError, needs
+from batchmix.errors import MixError, needs, why
 from batchmix.methods.mixup import Mixup
 from batchmix.methods.tokencutmix import OF_TOKENS, TokenCutMix
 from batchmix.mixer import Mixer
@@ -208,7 +208,7 @@ def _explained(model: Any) -> Iterator[None]:
         raise MixError(
             f"compute_loss_func takes the place of a loss that cannot take a MixedTarget, as that of "
             f"{type(model).__name__}: lambda outputs, labels, num_items_in_batch=None: "
-            f"bm.mixed_loss(loss_fn, outputs.logits, labels), got {' '.join(str(error).split())}"
+            f"bm.mixed_loss(loss_fn, outputs.logits, labels), got {why(error)}"
         ) from error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchmix.cli import existing_folder, flag_name
-from batchmix.errors import DataError, MixError
+from batchmix.errors import DataError, MixError, why
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -171,7 +171,7 @@ def _check_display() -> None:
         framework = getattr(probe.canvas, "required_interactive_framework", None)
         plt.close(probe)
     except ImportError as error:
-        raise MixError(f"--window takes a display: {' '.join(str(error).split())}") from None
+        raise MixError(f"--window takes a display: {why(error)}") from None
     if framework is None:
         raise MixError(
             f"--window takes a display, and matplotlib found none to open windows on (its backend is "

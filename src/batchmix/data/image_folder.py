@@ -15,7 +15,7 @@ from batchmix.data.decoding import decode_square, each
 from batchmix.data.listing import Listing, list_images
 from batchmix.data.published import Arrays
 from batchmix.data.report import Report
-from batchmix.errors import DataError
+from batchmix.errors import DataError, why
 from batchmix.files import write_whole
 
 _DECODER = 2  # raised where an image comes out otherwise, so that older caches are made anew
@@ -117,7 +117,7 @@ def _decode(listing: Listing, shape: tuple[int, ...], report: Report) -> NDArray
         except MemoryError:
             raise
         except Exception as error:  # damaged images raise nearly anything
-            broken[index] = " ".join(str(error).split()) or type(error).__name__
+            broken[index] = why(error)
 
     title = f"decoding {len(entries):,} images"
     with report.bar(title, sum(entry.size for entry in entries)) as advance:

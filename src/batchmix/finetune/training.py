@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 import batchmix as bm
-from batchmix.errors import MixError, needs
+from batchmix.errors import MixError, needs, why
 from batchmix.files import write_whole
 from batchmix.finetune.config import FolderConfig
 from batchmix.finetune.files import ImageFiles
@@ -200,7 +200,7 @@ def make_model(config: FolderConfig, classes: int) -> tuple[nn.Module, tuple[flo
             net = timm.create_model(config.model, **options)
     except Exception as error:  # of the model's own code, or of a download
         takes = f"a model that timm can make here for {config.size} pixels"
-        raise MixError.of("model", config.model, f"{takes} ({_why(error)})") from error
+        raise MixError.of("model", config.model, f"{takes} ({why(error)})") from error
     wanted = timm.data.resolve_model_data_config(net)
     return net, wanted["mean"], wanted["std"]
 
@@ -211,11 +211,7 @@ def _check_size(net: nn.Module, config: FolderConfig, device: torch.device) -> N
         with torch.no_grad():
             net.eval()(torch.zeros(1, 3, config.size, config.size, device=device))
     except Exception as error:  # models raise nearly anything
-        raise MixError.of("size", config.size, f"pixels that {config.model} takes ({_why(error)})") from error
-
-
-def _why(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise MixError.of("size", config.size, f"pixels that {config.model} takes ({why(error)})") from error
 
 
 def _groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from batchmix.data.decoding import decode_crop, decode_square
-from batchmix.errors import DataError
+from batchmix.errors import DataError, why
 from batchmix.finetune.files import ImageFiles
 
 View: TypeAlias = tuple[int, int]  # an image, and the epoch that its crop is drawn for
@@ -70,8 +70,7 @@ class Views(Dataset[tuple[Tensor, Tensor]]):
             try:
                 images[place] = self._decode(index, epoch)
             except Exception as error:  # damaged images raise nearly anything
-                why = " ".join(str(error).split()) or type(error).__name__
-                return f"{self.files.path(index)} cannot be decoded: {why}"
+                return f"{self.files.path(index)} cannot be decoded: {why(error)}"
         labels = torch.from_numpy(self.files.labels[[index for index, _ in views]])
         return torch.from_numpy(images).permute(0, 3, 1, 2), labels
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from batchmix._version import __version__
-from batchmix.errors import DataError, MixError
+from batchmix.errors import DataError, MixError, why
 from batchmix.recipe.machine import visible_gpus
 from batchmix.recipe.run import stop_on_signal
 from batchmix.recipe.training import pick_device
@@ -224,8 +224,7 @@ def plan_of(asked: dict[str, Any], folder: Path) -> StudyPlan:
         # A study of an earlier version has no source.
         return StudyPlan.from_dict({name: asked[name] for name in names if name in asked or name != "source"})
     except (KeyError, TypeError, MixError) as error:
-        why = " ".join(str(error).split())
-        raise DataError(f"{folder / 'study.json'} is not the plan of a study: {why}") from None
+        raise DataError(f"{folder / 'study.json'} is not the plan of a study: {why(error)}") from None
 
 
 def ask_task(name: str) -> dict[str, Any]:
