@@ -91,6 +91,15 @@ def test_a_copy_draws_on_from_where_it_was_made(copied: object) -> None:
         assert_same_plan(mixer.plan(X), twin.plan(X))
 
 
+def test_the_default_dtype_changes_no_draw() -> None:
+    plan = all_kinds(per="sample").plan(X)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert_same_plan(all_kinds(per="sample").plan(X), plan)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_the_methods_own_seeds_and_steps_play_no_part() -> None:
     methods = Mixup(0.4, seed=1), CutMix(1.0, seed=2)
     one = Choice(dict.fromkeys(methods, 0.5), seed=3)

@@ -142,6 +142,19 @@ def test_the_dtype_of_the_images_stays_and_so_do_they(dtype: torch.dtype) -> Non
     torch.testing.assert_close(mixed.double(), close, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_the_default_dtype_changes_nothing(p: float) -> None:
+    x, target, factor = SnapMix(brightness, p=p, seed=0)(X, Y)
+    torch.set_default_dtype(torch.float64)
+    try:
+        same, its_target, its_factor = SnapMix(brightness, p=p, seed=0)(X, Y)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, two in zip((x, *target, factor), (same, *its_target, its_factor), strict=True):
+        assert one.dtype == two.dtype
+        assert torch.equal(one, two)
+
+
 def test_batches_that_are_not_mixed_are_handed_back_and_no_cam_is_asked() -> None:
     def never(x: Tensor, y: Tensor) -> Tensor:
         raise AssertionError("asked")

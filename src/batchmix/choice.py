@@ -112,7 +112,7 @@ class Choice(Mixer):
             for name, method in self.methods.items()
         ]
         generator = draws.generator(x.device)
-        drawn = torch.rand(len(x), generator=generator, device=generator.device)
+        drawn = torch.rand(len(x), generator=generator, dtype=torch.float32, device=generator.device)
         before = torch.zeros_like(drawn, dtype=torch.int64)  # how many methods' shares end before the draw
         for end in ends:
             before += drawn >= end

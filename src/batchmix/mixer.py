@@ -359,7 +359,8 @@ class Mixer:
             return None
         if p_sample < 1:
             generator = draws.fork("p_sample").generator(plan.device)
-            plan = plan.only(torch.rand(len(plan), generator=generator, device=plan.device) < p_sample)
+            drawn = torch.rand(len(plan), generator=generator, dtype=torch.float32, device=plan.device)
+            plan = plan.only(drawn < p_sample)
         return plan if plan.device == x.device else plan.to(x.device)
 
     def _sample(

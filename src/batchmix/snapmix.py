@@ -111,7 +111,7 @@ class SnapMix:
         check_lengths([Leaf("x", x, "input"), Leaf("y", y, "class")])
         drawn = self.draws.next(x, y, step)
         if drawn is None:
-            ones = torch.ones(len(x), device=x.device)
+            ones = torch.ones(len(x), dtype=torch.float32, device=x.device)
             return SnapBatch(x, MixedTarget(y, y, ones), ones)
         partner, boxes, sources = drawn
         size = (x.shape[2], x.shape[3])
@@ -192,7 +192,7 @@ def _stretch(x: Tensor, sources: Tensor, boxes: Tensor) -> Tensor:
         side = x.shape[2 + axis]
         start, end = (boxes[:, 2 * axis + end].view(-1, 1).float() for end in (0, 1))
         low, high = (sources[:, 2 * axis + end].view(-1, 1).float() for end in (0, 1))
-        pixel = torch.arange(side, device=x.device).view(1, -1) + 0.5
+        pixel = torch.arange(side, dtype=torch.float32, device=x.device).view(1, -1) + 0.5
         place = low + (pixel - start) * (high - low) / (end - start).clamp(min=1)
         place = torch.minimum(torch.maximum(place, low + 0.5), (high - 0.5).maximum(low + 0.5))
         places.append(2 * place / side - 1)  # as grid_sample counts: -1 and 1 are the edges of the image

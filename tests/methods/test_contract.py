@@ -256,6 +256,21 @@ def test_all_randomness_comes_from_the_generator_that_is_given(method: type[Mixe
     assert not torch.equal(one.partner, other.partner)
 
 
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16], ids=str)
+def test_the_default_dtype_changes_no_draw(method: type[Mixer], default: torch.dtype) -> None:
+    x, y = samples(method, 8, torch.float32), targets(method, 8)
+    plans, unmixed = [], []
+    for dtype in (torch.float32, default):
+        torch.set_default_dtype(dtype)
+        try:
+            plans.append(make(method, seed=1, p_sample=0.5).plan(x, y))
+            unmixed.append(make(method, p=0.0)(x, y)[1])
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert_same_plan(*plans)
+    assert torch.equal(unmixed[0].lam, unmixed[1].lam)
+
+
 @pytest.mark.gpu
 def test_a_generator_of_the_device_draws_there(method: type[Mixer]) -> None:
     x, y = samples(method, 8, torch.float32).cuda(), targets(method, 8).cuda()

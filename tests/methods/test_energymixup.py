@@ -102,6 +102,16 @@ def test_weights_are_finite_for_any_level_and_lam(alpha: float, seed: int, loud:
     assert mixed.isfinite().all()
 
 
+def test_levels_do_not_depend_on_the_default_dtype() -> None:
+    wave = torch.randn(2, 400, generator=torch.Generator().manual_seed(0))
+    level = sound_level(wave, 8000)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(sound_level(wave, 8000), level)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("rate", [None, RATE])
 def test_between_two_batches_the_levels_of_both_count(rate: int | None) -> None:
     first, second = sounds(), sounds().flip(0) * 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from batchmix.core.plan import describe
@@ -64,4 +63,4 @@ def calibration_error(probs: Tensor, labels: Tensor, *, bins: int = 15) -> Tenso
     confidence, guess = probs.float().max(1)
     place = (confidence * bins).long().clamp(0, bins - 1)
     gap = (guess == labels).float() - confidence
-    return torch.zeros(bins, device=probs.device).index_add_(0, place, gap).abs().sum() / len(labels)
+    return gap.new_zeros(bins).index_add_(0, place, gap).abs().sum() / len(labels)

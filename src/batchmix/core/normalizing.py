@@ -76,7 +76,8 @@ class Normalize:
         if kernel is pixels:
             partner = lam = None
         else:  # everyone's own partner: it is read again from the cache
-            partner, lam = torch.arange(len(x), device=x.device), torch.ones(len(x), device=x.device)
+            partner = torch.arange(len(x), device=x.device)
+            lam = torch.ones(len(x), dtype=torch.float32, device=x.device)
         result: Tensor = kernel.mix_images(
             x, partner, lam, mean=self.mean, std=self.std, out=out, dtype=self.dtype
         )

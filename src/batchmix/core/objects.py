@@ -197,7 +197,7 @@ def _entries(targets: Sequence[Objects]) -> list[Entries]:
 
 def _ones(entries: Entries) -> Tensor:
     first = entries["boxes"] if "boxes" in entries else entries["keypoints"]
-    return torch.ones(len(first), device=first.device)
+    return torch.ones(len(first), dtype=torch.float32, device=first.device)
 
 
 def _check_objects(name: str, objects: Any) -> None:

@@ -86,7 +86,8 @@ class MixPlan:
     @classmethod
     def identity(cls, batch_size: int, device: torch.device | str | None = None) -> MixPlan:
         """The plan that leaves a batch of ``batch_size`` samples as it is: own partner, ``lam`` 1."""
-        plan = cls(torch.arange(batch_size, device=device), torch.ones(batch_size, device=device))
+        lam = torch.ones(batch_size, dtype=torch.float32, device=device)
+        plan = cls(torch.arange(batch_size, device=device), lam)
         # Not an argument: what is made otherwise is not known to be one.
         object.__setattr__(plan, "is_identity", True)
         return plan

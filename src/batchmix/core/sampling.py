@@ -63,7 +63,7 @@ def sample_lam(
             f"partner takes the ({batch_size},) mutual partners where per='pair', got {describe(partner)}"
         )
     if alpha == 0:
-        return torch.ones(batch_size, device=device)
+        return torch.ones(batch_size, dtype=torch.float32, device=device)
     lam = _sample_beta(alpha, 1 if per == "batch" else batch_size, generator, device)
     if fold:
         lam = torch.maximum(lam, 1 - lam)
@@ -143,7 +143,8 @@ def _sample_by_class(
     same = labels.unsqueeze(1) == labels.unsqueeze(0)
     own = torch.eye(len(labels), dtype=torch.bool, device=device)
     allowed = same & ~own if policy == "same-class" else ~same
-    score = (1 - torch.rand(allowed.shape, generator=generator, device=device)) * allowed
+    drawn = torch.rand(allowed.shape, generator=generator, dtype=torch.float32, device=device)
+    score = (1 - drawn) * allowed
     return torch.where(allowed.any(1), score.argmax(1), torch.arange(len(labels), device=device))
 
 
@@ -214,7 +215,9 @@ def _sample_beta(alpha: float, count: int, generator: torch.Generator | None, de
     """
     alpha = min(max(alpha, 1e-30), 1e30)  # beyond, float32 ends; the density is at its limit long before
     shape = torch.full((2, count), alpha + 1, dtype=torch.float32, device=device)
-    uniform = 1 - torch.rand(2, count, generator=generator, device=device)  # in (0, 1]: the log is finite
+    uniform = 1 - torch.rand(  # in (0, 1]: the log is finite
+        2, count, generator=generator, dtype=torch.float32, device=device
+    )
     # For a batch the work is less than the calls, each of which finds its code outside of the cache.
     gamma, other_gamma = torch._standard_gamma(shape, generator=generator).log().unbind()
     one, other = uniform.log().unbind()

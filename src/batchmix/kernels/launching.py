@@ -138,7 +138,7 @@ def _try(module: Any, device: torch.device) -> str | None:
         and torch.cuda.get_device_capability(device) < (7, 0)
     ):
         return "a GPU older than Triton takes"
-    one = torch.ones(1, device=device)
+    one = torch.ones(1, dtype=torch.float32, device=device)
     row = torch.zeros(1, dtype=torch.int64, device=device)
     try:
         with on(device):

@@ -144,7 +144,7 @@ def sound_level(x: Tensor, rate: float | None = None) -> Tensor:
         power = wave.flatten(1).square().mean(1)
         return (10 * power.log10()).clamp(min=SILENCE)
     size = min(max(2, round(WINDOW * rate)), wave.shape[-1])
-    shape = torch.hann_window(size, device=x.device)
+    shape = torch.hann_window(size, dtype=torch.float32, device=x.device)
     windows = wave.unfold(-1, size, max(1, size // 2)) * shape
     spectrum = torch.fft.rfft(windows).abs().square()
     spectrum[..., 1 : (size + 1) // 2] *= 2  # the frequencies below zero
@@ -158,7 +158,7 @@ def a_weights(size: int, rate: float, device: torch.device | None = None) -> Ten
 
     Source: IEC 61672-1:2013, annex E.
     """
-    square = (torch.arange(size // 2 + 1, device=device) * (rate / size)) ** 2
+    square = (torch.arange(size // 2 + 1, dtype=torch.float32, device=device) * (rate / size)) ** 2
     gain = 12194**2 * square**2 / ((square + 20.6**2) * (square + 12194**2))
     gain = gain / ((square + 107.7**2) * (square + 737.9**2)).sqrt()
     return (gain * 10 ** (2.0 / 20)) ** 2

@@ -104,15 +104,17 @@ def smooth_noise(count: int, size: tuple[int, ...], decay: float, *, generator: 
 
     The mean, of frequency 0, is given the lowest frequency of the image; it shifts all pixels alike.
     """
-    device = generator.device
-    along = [torch.fft.fftfreq(side, device=device) for side in size[:-1]]
-    along.append(torch.fft.rfftfreq(size[-1], device=device))  # the other half mirrors it: the noise is real
+    kind, device = torch.float32, generator.device
+    along = [torch.fft.fftfreq(side, dtype=kind, device=device) for side in size[:-1]]
+    # The other half of the last mirrors it: the noise is real.
+    along.append(torch.fft.rfftfreq(size[-1], dtype=kind, device=device))
     grid = torch.meshgrid(*along, indexing="ij")
     frequency = torch.stack(grid).square().sum(0).sqrt().clamp(min=1 / max(size))
     if decay * math.log2(max(size)) > 100:  # amplitudes would not fit into a float; only their ratio matters
         frequency = (frequency * max(size)).clamp(min=1)
     # Two rows of real numbers: a complex draw is not to be had on every device.
-    parts = torch.randn(2, count, 1, *frequency.shape, generator=generator, device=device)
+    shape = (2, count, 1, *frequency.shape)
+    parts = torch.randn(shape, generator=generator, dtype=kind, device=device)
     spectrum = torch.complex(parts[0], parts[1]) * frequency**-decay
     noise: Tensor = torch.fft.irfftn(spectrum, s=size, dim=list(range(2, 2 + len(size))))
     return noise

@@ -104,8 +104,8 @@ class GridMix(Mixer):
     def _cells(self, lam: Tensor, axes: int, generator: torch.Generator) -> Tensor:
         """True for a share ``lam`` (N,) of the cells: (N, 1, cells, cells) or (N, 1, cells)."""
         count = self.cells**axes
-        shuffled = torch.rand(len(lam), count, generator=generator, device=generator.device).argsort(1)
-        own: Tensor = shuffled < (lam * count).round().unsqueeze(1)
+        drawn = torch.rand(len(lam), count, generator=generator, dtype=lam.dtype, device=lam.device)
+        own: Tensor = drawn.argsort(1) < (lam * count).round().unsqueeze(1)
         return own.view(len(lam), 1, *[self.cells] * axes)
 
     def _spread(self, cells: Tensor, size: tuple[int, ...]) -> Tensor:

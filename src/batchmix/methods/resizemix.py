@@ -87,9 +87,10 @@ class ResizeMix(Mixer):
         size = size_of(x)
         partner = draw_partners(x, y, self.partner, per=self.per, between=between, generator=generator)
         low, high = self.scale
-        share = torch.rand(draws_of(self.per, len(x)), 1, generator=generator, device=generator.device)
+        count, device = draws_of(self.per, len(x)), generator.device
+        drawn = torch.rand(count, 1, generator=generator, dtype=torch.float32, device=device)
         # No image shrinks to nothing: on a side of 6, a tenth is less than one pixel.
-        share = low + (high - low) * share
+        share = low + (high - low) * drawn
         sides = torch.cat([(side * share).long().clamp(min=1) for side in size], 1)
         window = place_boxes(sides, size, generator=generator)
         mask, lam = box_masks(window, size)

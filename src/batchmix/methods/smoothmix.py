@@ -96,14 +96,15 @@ class SmoothMix(Mixer):
     def _masks(self, count: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """What a bell leaves of the sample itself: (N, 1, H, W) or (N, 1, T) float32."""
         low, high = self.spread
-        drawn = torch.rand(1 + len(size), count, generator=generator, device=generator.device)
+        kind, device = torch.float32, generator.device
+        drawn = torch.rand(1 + len(size), count, generator=generator, dtype=kind, device=device)
         ndim = 2 + len(size)
         sigma = as_rows((low + (high - low) * drawn[0]) * size[-1], ndim)
         # A product of bells along each dimension is the round one.
-        bell = torch.ones((), device=generator.device)
+        bell = torch.ones((), dtype=kind, device=device)
         for axis, side in enumerate(size):
             middle = as_rows((drawn[1 + axis] * side).floor(), ndim)
             line = [side if other == axis else 1 for other in range(len(size))]
-            place = torch.arange(side, device=generator.device).view(1, 1, *line)
+            place = torch.arange(side, device=device).view(1, 1, *line)
             bell = bell * torch.exp(-0.5 * ((place - middle) / sigma) ** 2)
         return 1 - bell

@@ -119,8 +119,8 @@ class TabularCutMix(Mixer):
         if self.rate is None:
             stay = sample_lam(settings["alpha"], count, fold=False, generator=generator)
         else:
-            stay = torch.full((count,), 1 - self.rate, device=device)
-        drawn = torch.rand(count, columns, generator=generator, device=device)
+            stay = torch.full((count,), 1 - self.rate, dtype=torch.float32, device=device)
+        drawn = torch.rand(count, columns, generator=generator, dtype=torch.float32, device=device)
         if self.groups is not None:
             drawn = drawn[:, _to(device, self._first_of_group(columns), torch.int64)]
         mask = drawn < stay.unsqueeze(1)
