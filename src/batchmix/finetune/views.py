@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -97,11 +98,22 @@ def stream(
         num_workers=workers,
         collate_fn=_as_it_is,
         pin_memory=pinned,
+        worker_init_fn=_stand_apart,
     )
     for loaded in loader:
         if isinstance(loaded, str):
             raise DataError(loaded)
         yield loaded
+
+
+def _stand_apart(worker: int) -> None:
+    """Leave the group of processes that Ctrl-C and torchrun signal as a whole, in the worker itself.
+
+    A signal asks the training to stop after its step; a loader that has lost a worker to it would raise an
+    error instead, and no checkpoint would be written. Workers end with their parent all the same.
+    """
+    if hasattr(os, "setpgid"):  # not on Windows, where there are no such groups
+        os.setpgid(0, 0)
 
 
 def _as_it_is(loaded: Any) -> Any:
