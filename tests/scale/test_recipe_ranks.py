@@ -55,6 +55,8 @@ def test_a_killed_worker_is_replaced_and_nothing_differs(
 
 def test_without_restarts_the_kill_is_seen(tmp_path: Path) -> None:
     words = [*TINY, "--out", tmp_path, "--resume=auto"]
-    assert launch("recipe_script.py", *words, ranks=2, restarts=0, die_at=6).returncode != 0
+    ran = launch("recipe_script.py", *words, ranks=2, restarts=0, die_at=6)
+    assert ran.returncode != 0
+    assert "[rank0]: Traceback" not in ran.stderr  # one line says that the other has ended
     assert not (tmp_path / "summary.json").exists()
     assert (tmp_path / "checkpoint.pt").exists()

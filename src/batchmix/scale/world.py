@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from batchmix.errors import MixError
+from batchmix.errors import DataError, MixError, shorten
 
 T = TypeVar("T")
 
@@ -125,6 +125,7 @@ def joined(device: str = "auto") -> Iterator[World]:
 
     Raises:
         MixError: If this host has fewer GPUs than processes, or a GPU is named by its number.
+        DataError: If another process ends, or is not to be reached any more.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
         yield ALONE
@@ -133,7 +134,13 @@ def joined(device: str = "auto") -> Iterator[World]:
     own = _device_of(device, local)
     backend = "nccl" if own.startswith("cuda") else "gloo"
     dist.init_process_group(backend, store=_meeting_place(rank, size), rank=rank, world_size=size)
-    yield World(rank, size, local, own)
+    try:
+        yield World(rank, size, local, own)
+    except RuntimeError as error:
+        if not _is_of_others(error):
+            raise
+        why = shorten(" ".join(str(error).split()), 160)
+        raise DataError(f"another process of this run has ended, and says why itself: {why}") from error
     # Not after an error: the others may be gone, and leaving them in good order would wait for them.
     dist.destroy_process_group()
 
@@ -149,6 +156,11 @@ def _meeting_place(rank: int, size: int) -> Any:
         return store
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return dist.PrefixStore(f"start_{start}", store)  # type: ignore[attr-defined]
+
+
+def _is_of_others(error: RuntimeError) -> bool:
+    """Whether a collective has failed, of which gloo's errors have no type of their own."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
 def _device_of(device: str, local: int) -> str:
