@@ -30,6 +30,7 @@ def trained(folder: Path, out: Path, *words: str, **how: Any) -> tuple[dict[str,
     """Final weights and summary."""
     ran = launch("folder_script.py", "train", f"--data=folder:{folder}", *FLAGS, *words, "--out", out, **how)
     assert ran.returncode == 0, ran.stderr[-3000:]
+    assert "FutureWarning" not in ran.stderr
     return load_file(out / "weights.safetensors"), json.loads(ran.stdout)
 
 

@@ -69,10 +69,11 @@ class FolderTraining:
         self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         _check_size(self.net, config, device)
         world.equalize(self.net.state_dict().values())
-        # Buffers stay each rank's own, and the first rank's are what is kept: a broadcast less every step.
-        self.wrapped: nn.Module = (
-            self.net if world.size == 1 else DistributedDataParallel(self.net, broadcast_buffers=False)
-        )
+        self.wrapped: nn.Module = self.net
+        if world.size > 1:
+            self.wrapped = DistributedDataParallel(self.net)
+            # Buffers stay each rank's own, and the first rank's are what is kept: a broadcast less a step.
+            self.wrapped.broadcast_buffers = False  # as an argument it warns, from torch 2.13 on
         self.normalize = bm.Normalize(mean, std)
         self.mixup = config.mixer(self.normalize)
         self.ema = AveragedModel(self.net, multi_avg_fn=self._average, use_buffers=True)
