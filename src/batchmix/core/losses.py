@@ -27,7 +27,8 @@ def mixed_loss(loss_fn: LossFn, output: Any, target: Any) -> Tensor:
     normalised by both labels). Any other callable is called once for each target, unreduced where it lets
     itself be: it returns one loss a sample, or it has a ``reduction`` attribute or argument, which is set to
     ``"none"`` for the two calls and applied to the result; the mean of what derives from
-    ``nn.CrossEntropyLoss`` or ``nn.NLLLoss`` is theirs, by class weights and without ignored labels.
+    ``nn.CrossEntropyLoss`` or ``nn.NLLLoss`` is theirs, by class weights and without ignored labels. The
+    attribute is the loss's own for so long: threads that call it at once take a copy each.
 
     A loss that is linear in its target (cross entropy, binary cross entropy) gives what a dense target gives.
     One that is not (focal, Dice, margin heads) gives the mean of its values at the two labels, which is not
