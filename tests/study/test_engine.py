@@ -182,6 +182,17 @@ def test_a_task_whose_file_changed_does_not_go_into_the_same_folder(stage):
         stage.compare(mine("b"))
 
 
+def test_a_task_that_never_ran_may_be_mended(stage):
+    def mine(source):
+        return made_plan(task="mine:make", data=None, source=source)
+
+    stage.ways(none="raises", mixup="raises")
+    stage.compare(mine("a"))
+    stage.ways()
+    assert stage.compare(mine("b")).failed == []
+    assert json.loads((stage.out / "study.json").read_text())["source"] == "b"
+
+
 def test_a_study_of_an_earlier_version_goes_on(stage):
     first = stage.compare()
     asked = json.loads((stage.out / "study.json").read_text())

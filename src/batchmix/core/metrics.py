@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from batchmix.core.plan import describe
@@ -63,4 +64,5 @@ def calibration_error(probs: Tensor, labels: Tensor, *, bins: int = 15) -> Tenso
     confidence, guess = probs.float().max(1)
     place = (confidence * bins).long().clamp(0, bins - 1)
     gap = (guess == labels).float() - confidence
-    return gap.new_zeros(bins).index_add_(0, place, gap).abs().sum() / len(labels)
+    sums = torch.zeros(bins, dtype=gap.dtype, device=gap.device).index_add_(0, place, gap)
+    return sums.abs().sum() / len(labels)

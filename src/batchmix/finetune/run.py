@@ -135,7 +135,7 @@ def _follow(
     if first:
         training.save(checkpoint)
         words = (f"--data=folder:{options.data}", "--resume", folder)
-        say_how_to_go_on(progress, training.step, training.steps, *words)
+        say_how_to_go_on(progress, training.step, training.steps, *words, ranks=training.world.size)
     return None
 
 

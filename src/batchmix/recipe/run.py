@@ -112,7 +112,8 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
     if not follow(training, folder, progress):
         if world.first:
             root = [] if options.data is None else ["--root", options.data]
-            say_how_to_go_on(progress, training.step, config.steps, *root, "--resume", folder)
+            words = (*root, "--resume", folder)
+            say_how_to_go_on(progress, training.step, config.steps, *words, ranks=world.size)
         return None
     if not world.first:
         world.wait()  # for the first rank's test
@@ -175,10 +176,11 @@ def check_loss(loss: float, step: int, steps: int) -> None:
         raise MixError(f"the loss is {loss} at step {step} of {steps}: a learning rate may be too high")
 
 
-def say_how_to_go_on(progress: Progress, step: int, steps: int, *words: Any) -> None:
+def say_how_to_go_on(progress: Progress, step: int, steps: int, *words: Any, ranks: int = 1) -> None:
     """Say where a run was stopped, and the words of ``batchmix train`` that go on with it."""
+    command = "batchmix" if ranks == 1 else "torchrun ... -m batchmix"  # as many processes, wherever they are
     progress.note(f"stopped at step {step} of {steps}; to go on:", always=True)
-    progress.note(f"  batchmix train {shlex.join(map(str, words))}", always=True)
+    progress.note(f"  {command} train {shlex.join(map(str, words))}", always=True)
 
 
 def finish(training: Training, folder: Path, summary: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from batchmix.errors import DataError, MixError, shorten
+from batchmix.errors import DataError, MixError, shorten, why
 
 T = TypeVar("T")
 
@@ -139,8 +139,8 @@ def joined(device: str = "auto") -> Iterator[World]:
     except RuntimeError as error:
         if not _is_of_others(error):
             raise
-        why = shorten(" ".join(str(error).split()), 160)
-        raise DataError(f"another process of this run has ended, and says why itself: {why}") from error
+        lost = f"another process of this run has ended, and says why itself: {shorten(why(error), 160)}"
+        raise DataError(lost) from error
     # Not after an error: the others may be gone, and leaving them in good order would wait for them.
     dist.destroy_process_group()
 

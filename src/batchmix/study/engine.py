@@ -206,7 +206,9 @@ def _asked(plan: StudyPlan, folder: Path, command: str) -> StudyPlan:
     """Write what is asked, on top of what a study in the folder was asked for before."""
     if (folder / "study.json").exists():
         before = plan_of(read_asked(folder), folder)
-        plan = before.extended(plan)
+        failed = all(record["status"] == "failed" for record in read_study(folder).records)
+        # Where nothing has come out yet, the file of a task was mended.
+        plan = (dataclasses.replace(before, source=plan.source) if failed else before).extended(plan)
         if plan == before:
             return plan
     write_asked(folder, {**plan.as_dict(), "command": command, "batchmix": __version__})
