@@ -170,7 +170,7 @@ class MixCollate:
             under_way.ended = True
         finally:
             if self._under_way is under_way:  # else the next pass has begun, and this loop is over for good
-                self._conclude(under_way)
+                self._conclude()
 
     def state_dict(self) -> dict[str, int]:
         """All that has to be kept to go on with the same draws: ``{"seed": ..., "step": ...}``."""
@@ -203,17 +203,18 @@ class MixCollate:
     def _announce(self) -> None:
         """A new pass starts at ``step``. Its number is written last: who sees it finds the rest there."""
         _check_seed(self.mixer.seed)
-        if self._under_way is not None:  # a loop that was neither ended nor closed
-            self._conclude(self._under_way)
+        self._conclude()  # a loop that was neither ended nor closed
         self._start, self._made = self.mixer.step, 0
         self._shared[START] = self._start
         self._shared[SEED] = self.mixer.seed - (self.mixer.seed >> 63 << 64)  # 64 bits, with a sign
         self._pass += 1
         self._shared[PASS] = self._pass
 
-    def _conclude(self, under_way: _UnderWay) -> None:
-        """The pass under way is over; workers still make what was sent to them before it was left."""
-        self._shared[LAST_SENT] = under_way.sent()
+    def _conclude(self) -> None:
+        """The pass under way, if any, is over; workers still make what was sent before it was left."""
+        if self._under_way is None:
+            return
+        self._shared[LAST_SENT] = self._under_way.sent()
         self._shared[LAST_CLAIM] = self._shared[CLAIM]
         self._shared[LAST_PASS] = self._pass
         self._under_way = None

@@ -74,9 +74,7 @@ def read_json_lines(path: Path, needed: Collection[str], what: str) -> list[dict
             record = json.loads(line)
         except ValueError:
             raise DataError(f"{path}:{number} is not a line of JSON") from None
-        missing = [name for name in needed if not isinstance(record, dict) or name not in record]
-        if missing:
-            raise DataError(f"{path}:{number} is not {what}: {', '.join(missing)} missing")
+        check_names(f"{path}:{number}", record, needed, what)
         records.append(record)
     return records
 
@@ -99,10 +97,21 @@ def read_json(path: Path, needed: Collection[str], what: str, advice: str = "") 
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except ValueError:
         raise DataError(f"{path} is not {what}: it is not JSON{advice}") from None
+    check_names(path, found, needed, what, advice)
+    return dict(found)
+
+
+def check_names(
+    place: Path | str, found: object, needed: Collection[str], what: str, advice: str = ""
+) -> None:
+    """Refuse what was found in a place, unless it is an object with these names; see ``read_json``.
+
+    Raises:
+        DataError: If it lacks some; the message names them.
+    """
     missing = [name for name in needed if not isinstance(found, dict) or name not in found]
     if missing:
-        raise DataError(f"{path} is not {what}: {', '.join(missing)} missing{advice}")
-    return dict(found)
+        raise DataError(f"{place} is not {what}: {', '.join(missing)} missing{advice}")
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -77,7 +77,7 @@ class RegMixup:
         mixed, target = self.mixer(x, y, step=step)
         x = x if self.mixer.normalize is None else self.mixer.normalize(x)
         if not isinstance(target, MixedTarget):  # class ids of positions, pasted as the pixels are
-            target = MixedTarget(target, target, torch.ones(len(target), device=target.device))
+            target = MixedTarget(target, target, 1.0)
         lam = torch.cat([torch.ones_like(target.lam), target.lam])
         return torch.cat([x, mixed]), MixedTarget(torch.cat([y, target.a]), torch.cat([y, target.b]), lam)
 

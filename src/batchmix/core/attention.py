@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from batchmix.core.plan import MixPlan, describe
+from batchmix.core.plan import MixPlan, check_is_plan, describe
 from batchmix.core.sampling import check_probability
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
@@ -59,8 +59,7 @@ def reweigh(
 
     Source: Chen et al. 2022, arXiv:2111.09833.
     """
-    if not isinstance(plan, MixPlan):
-        raise MixError(f"plan takes a MixPlan, got {describe(plan)}")
+    check_is_plan(plan)
     if not isinstance(target, MixedTarget) or len(target) != len(plan):
         raise MixError(f"target takes a MixedTarget of {len(plan)} samples, got {describe(target)}")
     share = check_probability(share, "share")

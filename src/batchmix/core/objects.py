@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batchmix.core.plan import MixPlan, describe
+from batchmix.core.plan import MixPlan, check_is_plan, describe
 from batchmix.core.resizing import resize_into
 from batchmix.core.sampling import check_probability
 from batchmix.errors import MixError
@@ -60,8 +60,7 @@ def mix_objects(
         ([3, 5], [0.75, 0.25], [5])
     """
     check_probability(min_visible, "min_visible")
-    if not isinstance(plan, MixPlan):
-        raise MixError(f"plan takes a MixPlan, got {describe(plan)}")
+    check_is_plan(plan)
     if len(targets) != len(plan):
         raise MixError(f"targets takes one dict an image: {len(plan)}, got {len(targets)}")
     for place, objects in enumerate(targets):

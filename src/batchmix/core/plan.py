@@ -128,10 +128,15 @@ class MixPlan:
         return MixPlan(move(self.partner), move(self.lam), mask, window)
 
 
-def check_plan(plan: object, x: Tensor) -> None:
-    """Raise a MixError unless ``plan`` is a MixPlan for as many samples as ``x`` has, on their device."""
+def check_is_plan(plan: object) -> None:
+    """Raise a MixError unless ``plan`` is a MixPlan."""
     if not isinstance(plan, MixPlan):
         raise MixError(f"plan takes a MixPlan, got {describe(plan)}")
+
+
+def check_plan(plan: MixPlan, x: Tensor) -> None:
+    """Raise a MixError unless ``plan`` is a MixPlan for as many samples as ``x`` has, on their device."""
+    check_is_plan(plan)
     if len(x) != len(plan):
         raise MixError(f"plan takes as many samples as x: {len(x)}, got {len(plan)}")
     if x.device != plan.device:

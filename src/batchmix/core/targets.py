@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 import torch
 from torch import Tensor
 
-from batchmix.core.plan import MixPlan, as_rows, describe, placed
+from batchmix.core.plan import MixPlan, as_rows, check_is_plan, describe, placed
 from batchmix.core.torch_losses import MIXED_LOSSES, blend_targets
 from batchmix.errors import MixError
 
@@ -65,8 +65,7 @@ class MixedTarget:
         """Pair the targets ``y`` (B, ...) with their partners', as ``blend`` pairs the samples."""
         if not isinstance(y, Tensor) or y.dim() == 0:
             raise MixError(f"y takes a batch of targets (B, ...), got {describe(y)}")
-        if not isinstance(plan, MixPlan):
-            raise MixError(f"plan takes a MixPlan, got {describe(plan)}")
+        check_is_plan(plan)
         if len(y) != len(plan):
             raise MixError(f"y takes as many targets as there are samples: {len(plan)}, got {len(y)}")
         if y.device != plan.device:

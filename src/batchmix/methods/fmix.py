@@ -110,7 +110,8 @@ def smooth_noise(count: int, size: tuple[int, ...], decay: float, *, generator: 
     along.append(torch.fft.rfftfreq(size[-1], dtype=kind, device=device))
     grid = torch.meshgrid(*along, indexing="ij")
     frequency = torch.stack(grid).square().sum(0).sqrt().clamp(min=1 / max(size))
-    if decay * math.log2(max(size)) > 100:  # amplitudes would not fit into a float; only their ratio matters
+    # Amplitudes too large for a float: only their ratio matters. All others keep their bits.
+    if decay * math.log2(max(size)) > 100:
         frequency = (frequency * max(size)).clamp(min=1)
     # Two rows of real numbers: a complex draw is not to be had on every device.
     shape = (2, count, 1, *frequency.shape)

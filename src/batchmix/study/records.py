@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchmix.errors import DataError
-from batchmix.files import cannot_write, read_json, write_whole
+from batchmix.files import cannot_write, check_names, read_json, write_whole
 
 Record = dict[str, Any]
 Budget = tuple[int, float]
@@ -141,7 +141,9 @@ def _read_record(path: Path) -> Record:
     record = read_json(path, OF_EVERY_RUN, RUN, REMOVE_IT)
     if record["status"] not in ("done", "failed"):
         raise DataError(f"{path} is not {RUN}: its status is {record['status']!r}{REMOVE_IT}")
-    return read_json(path, OF_A_DONE_RUN, RUN, REMOVE_IT) if record["status"] == "done" else record
+    if record["status"] == "done":
+        check_names(path, record, OF_A_DONE_RUN, RUN, REMOVE_IT)
+    return record
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
