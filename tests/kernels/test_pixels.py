@@ -153,6 +153,33 @@ def test_no_bit_depends_on_threads_or_on_how_much_is_done_at_a_time(
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("mixed", [True, False])
+def test_on_other_devices_too_the_wide_values_are_those_of_some_rows(
+    mixed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the meta device, which goes the way of a GPU."""
+    rows: list[int] = []
+    whole = pixels._normalised
+    monkeypatch.setattr(pixels, "_normalised", lambda x, *rest: rows.append(len(x)) or whole(x, *rest))
+    monkeypatch.setattr(pixels, "GROUP_ELSEWHERE", 400)
+    x, drawn = images(6, 3, 9, 7).to("meta"), [part.to("meta") for part in draw(6)] if mixed else [None, None]
+    got = pixels.mix_images(x, *drawn, mean=MEAN, std=STD)
+    assert (got.shape, got.dtype, got.device.type) == (x.shape, torch.float32, "meta")
+    assert rows == [2, 2, 2]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_large_batch_takes_little_more_than_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, drawn = images(64, 3, 512, 512).cuda(), [part.cuda() for part in draw(64)]
+    pixels.mix_images(x[:2], None, None, mean=MEAN, std=STD)  # the constants
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    mixed = pixels.mix_images(x, *drawn, mean=MEAN, std=STD)
+    assert torch.cuda.max_memory_allocated() - before < mixed.nbytes + 32 * pixels.GROUP_ELSEWHERE
+    monkeypatch.setattr(pixels, "GROUP_ELSEWHERE", x.numel())
+    assert torch.equal(mixed, pixels.mix_images(x, *drawn, mean=MEAN, std=STD))
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_at_weight_one_the_images_are_normalised_alone(kernel: object) -> None:
     x, (partner, _) = images(6, 3, 9, 7), draw(6)

@@ -36,7 +36,12 @@ def is_watched(tensors: Sequence[Tensor]) -> bool:
 
 def is_plain(tensor: Tensor) -> bool:
     """Whether the values lie in the CPU's memory as they are."""
-    if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_neg():
+    return tensor.device.type == "cpu" and is_dense(tensor)
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the values lie in memory as they are, on whatever device."""
+    if tensor.layout != torch.strided or tensor.is_neg():
         return False
     return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
@@ -115,6 +120,8 @@ def flat(x: Tensor, *, raw: bool = False) -> Any:
 def fresh_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Memory like that of ``x``, in huge pages where Linux has them: small ones cost more than the mixing."""
     new = torch.empty_like(x, dtype=dtype)
+    if new.device.type != "cpu":
+        return new
     begin = -(-new.data_ptr() // HUGE_PAGE) * HUGE_PAGE
     length = (new.data_ptr() + new.nbytes) // HUGE_PAGE * HUGE_PAGE - begin
     advise = _madvise()

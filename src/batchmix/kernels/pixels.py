@@ -19,11 +19,12 @@ from torch import Tensor
 
 from batchmix.errors import MixError
 from batchmix.kernels.blocks import weights_of
-from batchmix.kernels.layout import fresh_like, is_plain, is_watched
+from batchmix.kernels.layout import fresh_like, is_dense, is_watched
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 STEPS = 1024  # parts of a grey level that `high` is rounded to: 8 bits before the point, 10 behind it
 GROUP = 1 << 18  # values at a time: a few operands of float32 stay in the cache
+GROUP_ELSEWHERE = 1 << 22  # on other devices: enough to keep one busy, and 100 MB where they are float64
 
 
 class Constants(NamedTuple):
@@ -74,7 +75,8 @@ def mix_images(
 ) -> Tensor:
     """``cpu.mix_images`` with torch's operations: on any device, of any strides, also under a compiler.
 
-    On a CPU some rows at a time, so that what is in between stays in the cache. ``partner`` None normalises.
+    Some rows at a time, so that what is in between stays in a CPU's cache and takes little of a GPU's memory.
+    ``partner`` None normalises.
     """
     check_dtype(dtype)
     wide = computed_in(dtype, x.device)
@@ -92,12 +94,13 @@ def mix_images(
         return _normalised(x[rows], mates, own_weight, normal, wide)
 
     used = [part for part in (x, other, partner, lam, mask, out) if part is not None]
-    in_groups = not torch.compiler.is_compiling() and not is_watched(used) and all(map(is_plain, used))
+    in_groups = not torch.compiler.is_compiling() and not is_watched(used) and all(map(is_dense, used))
     if not in_groups:
         result = group(0, len(x)).to(dtype)
         return result if out is None else out.copy_(result)
     result = fresh_like(x, dtype) if out is None else out
-    size = max(1, GROUP // max(1, math.prod(x.shape[1:])))
+    values = GROUP if x.device.type == "cpu" else GROUP_ELSEWHERE
+    size = max(1, values // max(1, math.prod(x.shape[1:])))
     for first in range(0, len(x), size):
         result[first : first + size] = group(first, first + size)
     return result
