@@ -141,6 +141,41 @@ def test_an_index_that_loses_the_samples_is_refused(index: object) -> None:
         tokens()[index]
 
 
+@pytest.mark.parametrize("make", [ids, tokens, soft])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda batch: batch.split(3),
+        lambda batch: batch.split([1, 3]),
+        lambda batch: batch.chunk(2),
+        lambda batch: batch.chunk(9),
+        lambda batch: torch.split(batch, 3),
+        lambda batch: torch.chunk(batch, 2, dim=0),
+    ],
+    ids=range(6),
+)
+def test_micro_batches_are_cut_as_of_a_tensor(
+    make: Callable[[], MixedTarget], cut: Callable[[object], tuple[MixedTarget, ...]]
+) -> None:
+    parts = cut(make())
+    assert isinstance(parts, tuple)
+    for part, a, b, lam in zip(parts, *map(cut, make()), strict=True):
+        assert_same(part, a, b, lam)
+
+
+def test_micro_batches_lose_together_what_the_batch_loses() -> None:
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(3))
+    parts = zip(logits.split(3), ids().split(3), strict=True)
+    summed = sum(F.cross_entropy(output, target, reduction="sum") for output, target in parts)
+    torch.testing.assert_close(summed, F.cross_entropy(logits, ids(), reduction="sum"))
+
+
+@pytest.mark.parametrize("cut", [lambda y: y.split(2, 1), lambda y: torch.chunk(y, 2, -1)], ids=range(2))
+def test_samples_are_not_cut_in_parts(cut: Callable[[MixedTarget], object]) -> None:
+    with pytest.raises(MixError, match=r"^dim takes 0, that of the samples, got -?1$"):
+        cut(tokens())
+
+
 def test_view_flattens_with_the_weight_of_the_sample() -> None:
     a, b, lam = tokens()
     assert_same(tokens().view(-1), a.view(-1), b.view(-1), lam.repeat_interleave(3))
@@ -313,7 +348,7 @@ def test_labels_of_two_are_not_compared_in_silence(compare: Callable[[MixedTarge
     assert ids() not in (None, ids(), "y")
 
 
-@pytest.mark.parametrize("name", ["clamp", "sum", "chunk"])
+@pytest.mark.parametrize("name", ["clamp", "sum", "unbind"])
 def test_what_only_a_tensor_has_says_what_to_use(name: str) -> None:
     assert not hasattr(ids(), name)
     with pytest.raises(AttributeError, match=rf"^{name} takes tensors, got a MixedTarget: .*mixed_loss\("):

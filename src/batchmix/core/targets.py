@@ -169,6 +169,19 @@ class MixedTarget:
             raise MixError(f"index takes samples in its first place, got {describe(first)}")
         return MixedTarget(self.a[index], self.b[index], self.lam[first])
 
+    def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[MixedTarget, ...]:
+        """Like ``Tensor.split``: some samples at a time, as for gradients that are summed up."""
+        return self._cut(torch.split, split_size, dim)
+
+    def chunk(self, chunks: int, dim: int = 0) -> tuple[MixedTarget, ...]:
+        """Like ``Tensor.chunk``: at most so many parts of the same number of samples."""
+        return self._cut(torch.chunk, chunks, dim)
+
+    def _cut(self, cut: Callable[..., Sequence[Tensor]], size: Any, dim: int) -> tuple[MixedTarget, ...]:
+        if dim not in (0, -self.a.dim()):
+            raise MixError.of("dim", dim, "0, that of the samples")
+        return tuple(MixedTarget(*parts) for parts in zip(*(cut(part, size) for part in self), strict=True))
+
     def to(self, *args: Any, **kwargs: Any) -> MixedTarget:
         """Like ``Tensor.to``: device for all three, dtype for ``a`` and ``b`` (``lam`` stays float32)."""
         a = self.a.to(*args, **kwargs)
@@ -288,11 +301,18 @@ class MixedTarget:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Where torch's losses arrive; what has no meaning for two targets says so."""
-        mixed = MIXED_LOSSES.get(func)
+        """Where torch's functions arrive; what has no meaning for two targets says so."""
+        mixed = MIXED_LOSSES.get(func) or OF_SAMPLES.get(func)
         if mixed is None:
             raise MixError(_no_meaning(getattr(func, "__name__", repr(func))))
         return mixed(*args, **(kwargs or {}))
+
+
+OF_SAMPLES: dict[Callable[..., Any], Callable[..., tuple[MixedTarget, ...]]] = {
+    torch.split: MixedTarget.split,
+    torch.chunk: MixedTarget.chunk,
+}
+"""What torch's functions do with a batch of targets, beside losses."""
 
 
 def _no_meaning(name: str) -> str:
