@@ -63,6 +63,19 @@ def test_every_position_of_a_segmentation_counts() -> None:
     torch.testing.assert_close(metric.compute(), bm.expected_accuracy(logits, target))
 
 
+def test_ignored_positions_count_nothing_and_a_batch_of_them_neither() -> None:
+    logits, y = torch.randn(4, 3, 5, 6), torch.randint(3, (4, 5, 6))
+    y[:, :2] = 255
+    target = bm.MixedTarget(y, y.flip(0), torch.tensor([0.6, 1.0, 0.7, 0.9]))
+    metric = MixedAccuracy(ignore_index=255)
+    metric.update(logits, target)
+    metric.update(logits, torch.full_like(y, 255))
+    torch.testing.assert_close(metric.compute(), bm.expected_accuracy(logits, target, ignore_index=255))
+    torch.testing.assert_close(
+        metric.compute(), bm.expected_accuracy(logits[:, :, 2:], target.map(lambda y: y[:, 2:]))
+    )
+
+
 def test_other_metrics_see_the_dominant_label() -> None:
     metric, theirs = DominantLabel(MulticlassF1Score(4)), MulticlassF1Score(4)
     for logits, target in make_batches():

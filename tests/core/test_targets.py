@@ -112,6 +112,36 @@ def test_expected_accuracy_is_the_oracles(target: MixedTarget) -> None:
     assert float(expected_accuracy(logits, target)) == pytest.approx(earned, abs=1e-6)
 
 
+@pytest.mark.parametrize(("dtype", "ignored"), [(torch.int64, -100), (torch.uint8, 255)], ids=str)
+def test_ignored_labels_count_nothing_as_in_the_loss(dtype: torch.dtype, ignored: int) -> None:
+    """The own label of one place, the partner's of the next, both of the last."""
+    a, b, lam = tokens()
+    a[0, 0] = b[0, 1] = a[1, 2] = b[1, 2] = ignored
+    target = MixedTarget(a, b, lam).to(dtype)
+    logits = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(2))
+    guess, rows = logits.argmax(1), lam.unsqueeze(1).expand(4, 3)
+    earned = (rows * (guess == a) + (1 - rows) * (guess == b)).sum()
+    counted = (rows * (a != ignored) + (1 - rows) * (b != ignored)).sum()
+    for got in (
+        target.expected_accuracy(logits, ignore_index=ignored),
+        expected_accuracy(logits, target, ignore_index=ignored),
+    ):
+        torch.testing.assert_close(got, earned / counted)
+    dense = target.dense(5, ignore_index=ignored)
+    torch.testing.assert_close(dense.sum(-1).sum(), counted)
+    torch.testing.assert_close(
+        F.cross_entropy(logits, dense.movedim(-1, 1), reduction="none"),
+        F.cross_entropy(logits, target, reduction="none", ignore_index=ignored),
+    )
+
+
+def test_what_is_ignored_by_default_is_what_torch_ignores() -> None:
+    logits = F.one_hot(torch.tensor([3, 1, 2, 2]), 5).float()
+    labels = torch.tensor([3, -100, -100, 1])
+    assert float(expected_accuracy(logits, labels)) == 0.5
+    assert MixedTarget(labels, labels, 1.0).dense(5).sum(1).tolist() == [1, 0, 0, 1]
+
+
 def test_expected_accuracy_of_plain_labels_is_the_accuracy() -> None:
     logits = F.one_hot(torch.tensor([3, 1, 2, 2]), 5).float()
     assert float(expected_accuracy(logits, A)) == 0.75

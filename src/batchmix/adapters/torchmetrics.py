@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batchmix.core.metrics import expected_accuracy
 from batchmix.core.targets import MixedTarget
+from batchmix.core.torch_losses import count_labels
 from batchmix.errors import MixError, needs
 
 with needs("torchmetrics"):
@@ -42,6 +42,7 @@ class MixedAccuracy(Metric):
     Its state is a sum and a count, so that it adds up over batches and over processes.
 
     Args:
+        ignore_index: A class id that is left out, as in ``F.cross_entropy``.
         kwargs: Those of ``torchmetrics.Metric``.
 
     Example:
@@ -61,10 +62,11 @@ class MixedAccuracy(Metric):
     correct: Tensor
     total: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, ignore_index: int = -100, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.ignore_index = ignore_index
         self.add_state("correct", default=torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("total", default=torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("total", default=torch.tensor(0.0), dist_reduce_fx="sum")  # of weights
 
     def update(self, preds: Tensor, target: MixedTarget | Tensor) -> None:
         """Count a batch.
@@ -76,8 +78,11 @@ class MixedAccuracy(Metric):
         Raises:
             MixError: If the shapes do not fit, or the targets are not class ids.
         """
-        count = target.shape.numel()
-        self.correct += expected_accuracy(preds, target) * count
+        if not isinstance(target, MixedTarget):
+            target = MixedTarget(target, target, 1.0)
+        accuracy = target.expected_accuracy(preds, ignore_index=self.ignore_index)
+        count = count_labels(target, None, self.ignore_index)
+        self.correct += torch.where(count > 0, accuracy * count, 0)
         self.total += count
 
     def compute(self) -> Tensor:

@@ -10,15 +10,16 @@ from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
 
 
-def expected_accuracy(logits: Tensor, target: MixedTarget | Tensor) -> Tensor:
+def expected_accuracy(logits: Tensor, target: MixedTarget | Tensor, *, ignore_index: int = -100) -> Tensor:
     """Share of correct predictions; for a mixed target each label counts with its weight.
 
     Args:
         logits: (B, K) or (B, K, ...).
         target: Class ids, mixed or plain: (B) or (B, ...).
+        ignore_index: A class id that is left out of the mean, as in ``F.cross_entropy``.
 
     Returns:
-        0-d float32 in [0, 1].
+        0-d float32 in [0, 1], NaN where all is ignored.
 
     Raises:
         MixError: If the shapes do not fit, or the targets are not class ids.
@@ -30,7 +31,7 @@ def expected_accuracy(logits: Tensor, target: MixedTarget | Tensor) -> Tensor:
     """
     if isinstance(target, Tensor):
         target = MixedTarget(target, target, 1.0)
-    return target.expected_accuracy(logits)
+    return target.expected_accuracy(logits, ignore_index=ignore_index)
 
 
 def calibration_error(probs: Tensor, labels: Tensor, *, bins: int = 15) -> Tensor:

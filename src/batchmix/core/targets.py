@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from batchmix.core.plan import MixPlan, as_rows, check_is_plan, describe, placed
-from batchmix.core.torch_losses import MIXED_LOSSES, blend_targets
+from batchmix.core.torch_losses import MIXED_LOSSES, blend_targets, entries_of
 from batchmix.errors import MixError
 
 
@@ -79,11 +79,13 @@ class MixedTarget:
         """The target of larger weight, like ``a``; ``a`` itself at equal weights."""
         return torch.where(as_rows(self.lam, self.a.dim()) >= 0.5, self.a, self.b)
 
-    def dense(self, num_classes: int) -> Tensor:
+    def dense(self, num_classes: int, *, ignore_index: int = -100) -> Tensor:
         """The same target as probabilities, for what takes nothing else.
 
         Args:
             num_classes: K. For soft labels it has to be their last dimension.
+            ignore_index: A class id that counts nothing, as in ``F.cross_entropy``: its share is left out of
+                the probabilities, which then sum to less than 1.
 
         Returns:
             Class ids (B, ...) give (B, ..., K) float32; soft labels give their mix, in their shape and dtype.
@@ -103,26 +105,27 @@ class MixedTarget:
                     f"num_classes takes the last dimension of {describe(self.a)}, got {num_classes}"
                 )
             return blend_targets(self.a, self.b, self.lam)
-        both = torch.stack([self.a, self.b])
+        entries = entries_of(self.a, self.b, self.lam, None, ignore_index)
+        both = torch.stack([entry.labels for entry in entries])
         low, high = (int(both.min()), int(both.max())) if both.numel() else (0, 0)
         if low < 0 or high >= num_classes:
             raise MixError(
                 f"num_classes takes more than every label, labels are {low} to {high}, got {num_classes}"
             )
-        lam = as_rows(self.lam, self.a.dim() + 1)
         hot = torch.zeros(*self.a.shape, num_classes, dtype=torch.float32, device=self.a.device)
-        for labels, share in ((self.a, lam), (self.b, 1 - lam)):
-            hot.scatter_add_(-1, labels.long().unsqueeze(-1), share.expand(*labels.shape, 1))
+        for entry in entries:
+            hot.scatter_add_(-1, entry.labels.unsqueeze(-1), entry.kept.unsqueeze(-1))
         return hot
 
-    def expected_accuracy(self, logits: Tensor) -> Tensor:
+    def expected_accuracy(self, logits: Tensor, *, ignore_index: int = -100) -> Tensor:
         """Share of correct predictions, each of the two labels counted with its weight.
 
         Args:
             logits: (B, K) or (B, K, ...), for class ids (B) or (B, ...).
+            ignore_index: A class id that is left out of the mean, as in ``F.cross_entropy``.
 
         Returns:
-            0-d float32 in [0, 1]. At ``lam`` 1 it is the accuracy.
+            0-d float32 in [0, 1], NaN where all is ignored. At ``lam`` 1 it is the accuracy.
 
         Raises:
             MixError: If the shapes do not fit, or the targets are not class ids.
@@ -134,8 +137,9 @@ class MixedTarget:
                 f"logits takes (B, K, ...) for targets {tuple(self.a.shape)}, got {describe(logits)}"
             )
         guess = logits.argmax(1)
-        lam = as_rows(self.lam, guess.dim())
-        return (lam * (guess == self.a) + (1 - lam) * (guess == self.b)).mean()
+        own, partners = entries_of(self.a, self.b, self.lam, None, ignore_index)
+        right = own.kept * (guess == own.labels) + partners.kept * (guess == partners.labels)
+        return right.sum() / (own.kept + partners.kept).sum()
 
     # What a batch of targets does
 

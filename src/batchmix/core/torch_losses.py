@@ -56,7 +56,7 @@ def cross_entropy(
         raise MixError.of("label_smoothing", label_smoothing, "a number in [0, 1]")
     log_probs = F.log_softmax(_as_autocast(input), 1)
     weight = _class_weights(weight, log_probs)
-    entries = _entries(a, b, lam, weight, ignore_index)
+    entries = entries_of(a, b, lam, weight, ignore_index)
     loss = _pick(log_probs, entries, weight, reduction)
     if label_smoothing == 0:
         return loss
@@ -79,7 +79,7 @@ def nll_loss(
     _check_rows(input, lam)
     log_probs = _as_autocast(input)
     weight = _class_weights(weight, log_probs)
-    return _pick(log_probs, _entries(a, b, lam, weight, ignore_index), weight, reduction)
+    return _pick(log_probs, entries_of(a, b, lam, weight, ignore_index), weight, reduction)
 
 
 def pointwise(loss_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -144,7 +144,7 @@ def reduce_rows(loss: Tensor, reduction: str) -> Tensor:
 def count_labels(target: Parts, weight: Tensor | None, ignore_index: int) -> Tensor:
     """What the mean over classes divides by: ``lam*w[a] + (1-lam)*w[b]``, ignored entries left out."""
     a, b, lam = target
-    first, second = _entries(a, b, lam, weight, ignore_index)
+    first, second = entries_of(a, b, lam, weight, ignore_index)
     return first.share.sum() + second.share.sum()
 
 
@@ -156,9 +156,11 @@ class _Entry(NamedTuple):
     share: Tensor  # the same times its class weight
 
 
-def _entries(
+def entries_of(
     a: Tensor, b: Tensor, lam: Tensor, weight: Tensor | None, ignore_index: int
 ) -> tuple[_Entry, _Entry]:
+    """Both labels of every place, and how much of each counts."""
+
     def entry(labels: Tensor, rows: Tensor) -> _Entry:
         labels = labels.long()  # in uint8, -100 would be 156
         ignored = labels == ignore_index
