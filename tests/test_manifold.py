@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import reference
-from batchmix import CutMix, MixedTarget, MixError, Mixup
+from batchmix import CutMix, MixedTarget, MixError, Mixup, off_after
 from batchmix.manifold import INPUT, ManifoldMixup
 
 X = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))
@@ -73,6 +73,17 @@ def test_the_place_alone_is_mixed_and_the_target_by_the_same_plan(model: nn.Modu
     assert torch.equal(target.b, Y[plan.partner])
     assert torch.equal(target.lam, plan.lam)
     assert not torch.equal(logits, model(X))
+
+
+def test_the_plan_of_a_batch_can_be_replayed(model: nn.Module) -> None:
+    manifold = ManifoldMixup(model, "first", mixer=mixup(schedule=off_after(1)))
+    assert manifold.plan is None
+    for lam in (mixup().plan(X).lam, torch.ones(6)):  # the second batch is not mixed
+        with manifold(X, Y) as target:
+            model(X)
+        assert torch.equal(manifold.plan.lam, lam)
+        replayed = MixedTarget.from_plan(Y, manifold.plan)
+        assert all(map(torch.equal, replayed, target))
 
 
 @pytest.mark.parametrize("place", ["first", "act", "last"])

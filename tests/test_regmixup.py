@@ -32,6 +32,15 @@ def test_the_first_half_is_clean_and_the_second_is_what_the_mixer_makes() -> Non
         assert torch.equal(one, two)
 
 
+def test_a_plan_is_replayed_without_a_new_draw() -> None:
+    regmixup = RegMixup(Mixup(10.0, seed=1))
+    plan = regmixup.mixer.plan(X)
+    x, target = regmixup(X, Y, plan=plan)
+    assert torch.equal(x[6:], Mixup(seed=0)(X, Y, plan=plan)[0])
+    assert torch.equal(target.lam[6:], plan.lam)
+    assert regmixup.mixer.step == 1
+
+
 @pytest.mark.parametrize("eta", [0, 0.5, 1, 2.0])
 @pytest.mark.parametrize("mixer", [Mixup(10.0, fold=False, per="batch", seed=1), CutMix(1.0, seed=1)])
 def test_the_loss_is_the_clean_one_plus_eta_times_the_mixed_one(mixer: object, eta: float) -> None:

@@ -55,6 +55,8 @@ class ManifoldMixup:
     Attributes:
         places: The names of all places, from which one is drawn for each batch.
         place: The one of the last batch; None where it was not mixed.
+        plan: Of the last batch, to replay on what belongs to it, such as a teacher's logits,
+            ``blend(teacher(x), manifold.plan)``; None before the first.
         mixer: Holds seed and step: ``manifold.mixer.state_dict()`` resumes the same draws.
 
     Raises:
@@ -91,6 +93,7 @@ class ManifoldMixup:
         self.mixer = mixer
         self.places = ((INPUT,) if with_input else ()) + _names_of(layers, _bare(model), empty_ok=with_input)
         self.place: str | None = None
+        self.plan: MixPlan | None = None
 
     @contextmanager
     def __call__(self, x: Tensor, y: Tensor, *, step: int | None = None) -> Iterator[MixedTarget]:
@@ -114,11 +117,12 @@ class ManifoldMixup:
         draws = self.mixer._draws(step)
         plan = self.mixer._draw(x, y, step=step)
         if plan is None:
-            self.place = None
-            yield MixedTarget.from_plan(y, MixPlan.identity(len(x), y.device))
+            self.place, self.plan = None, MixPlan.identity(len(x), y.device)
+            yield MixedTarget.from_plan(y, self.plan)
             return
         if plan.mask is not None:
             raise MixError(f"mixer takes one that mixes whole samples, got {type(self.mixer).__name__}")
+        self.plan = plan
         self.place = self.places[int(draws.fork("place").coin * len(self.places))]
         hook = _Hook(self.place, plan)
         handles = [model.register_forward_pre_hook(hook.begin, with_kwargs=True)]

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from batchmix.core.losses import LossFn, mixed_loss
-from batchmix.core.plan import describe
+from batchmix.core.plan import MixPlan, describe
 from batchmix.core.sampling import check_alpha
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
@@ -57,12 +57,15 @@ class RegMixup:
         self.mixer = mixer
         self.eta = check_alpha(eta, "eta")
 
-    def __call__(self, x: Tensor, y: Tensor, *, step: int | None = None) -> tuple[Tensor, MixedTarget]:
+    def __call__(
+        self, x: Tensor, y: Tensor, *, plan: MixPlan | None = None, step: int | None = None
+    ) -> tuple[Tensor, MixedTarget]:
         """The batch twice: as it is, then mixed.
 
         Args:
             x: Samples, (B, ...), floating point; uint8 images where the mixer normalises them.
             y: Targets, (B, ...).
+            plan: Replay this draw, of ``regmixup.mixer.plan(x)``, without a new one.
             step: Draw as at this step; the mixer's own stays.
 
         Returns:
@@ -74,7 +77,7 @@ class RegMixup:
         for name, part in (("x", x), ("y", y)):
             if not isinstance(part, Tensor):
                 raise MixError(f"{name} takes a tensor (B, ...), got {describe(part)}")
-        mixed, target = self.mixer(x, y, step=step)
+        mixed, target = self.mixer(x, y, plan=plan, step=step)
         x = x if self.mixer.normalize is None else self.mixer.normalize(x)
         if not isinstance(target, MixedTarget):  # class ids of positions, pasted as the pixels are
             target = MixedTarget(target, target, 1.0)
