@@ -289,6 +289,20 @@ def test_bytes_are_told_how_to_become_images() -> None:
 
 
 @pytest.mark.parametrize(
+    ("image", "channels", "hint"),
+    [(IMAGE.permute(0, 2, 3, 1), 3, r"uint8 images \(B, 3, H, W\), or "), (IMAGE[:, :1], 1, "")],
+    ids=["channels last", "gray"],
+)
+def test_bytes_to_be_normalised_are_not_told_to_become_floats(
+    image: Tensor, channels: int, hint: str
+) -> None:
+    """Which would be refused in their turn."""
+    mixer = Mixup(seed=0, normalize=((0.5,) * channels, (0.5,) * channels))
+    with pytest.raises(MixError, match=rf"^image takes {hint}a kind, as in kinds="):
+        mixer.mix({"image": image.byte(), "label": LABEL})
+
+
+@pytest.mark.parametrize(
     ("samples", "hint"),
     [
         (torch.zeros(B, 1, 50, dtype=torch.int16), r", such as x\.float\(\) / 32768, or"),

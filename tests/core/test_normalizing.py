@@ -143,6 +143,7 @@ def test_wrong_constants_are_one_line(mean: Any, std: Any, options: dict[str, An
         (images(2, 4, 4, 3), {}, "x takes uint8 images (B, 3, H, W)"),
         (images(2, 3), {}, "x takes uint8 images (B, 3, H, W)"),
         ([1, 2], {}, "x takes uint8 images (B, 3, H, W)"),
+        (images(2, 8, 3, 4, 4), {}, "x takes uint8 videos (B, 3, T, H, W) where they are normalised"),
         (images(2, 3, 4, 4), {"out": "a"}, "out takes what x becomes, bfloat16 tensor"),
         (images(2, 3, 4, 4), {"out": torch.zeros(2, 3, 4, 4)}, "out takes what x becomes, bfloat16 tensor"),
         (images(2, 3, 4, 4), {"out": torch.zeros(2, 3, 4, dtype=torch.bfloat16)}, "out takes what x becomes"),

@@ -220,6 +220,25 @@ def test_an_image_without_annotations_is_named_and_takes_boxes_of_no_rows(place:
     assert [len(part["boxes"]) == len(part["labels"]) for part in mixer(x, targets)[1]] == [True, True]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("path", "make", "got"),
+    [
+        ("y", lambda b: [{"bboxes": b, "labels": b[:, 0].long()}] * 2, "'bboxes'"),
+        ("y.gt", lambda b: {"gt": ({"GT_BBOX": b},) * 2}, "'GT_BBOX'"),
+        ("y.boxes", lambda b: {"boxes": [b, b], "labels": [b[:, 0].long()] * 2}, "a list of boxes alone"),
+    ],
+)
+def test_boxes_by_another_name_are_told_theirs(path: str, make: Any, got: str, count: int) -> None:
+    """As many boxes as images would be taken for a target of each."""
+    y = make(torch.rand(count, 4))
+    with pytest.raises(
+        MixError, match=rf"^{path} takes boxes as a list of dicts, .* that have 'boxes'.*, got {got}$"
+    ):
+        CutMix(seed=0)(torch.rand(2, 3, H, W), y)
+    assert CutMix(seed=0)(torch.rand(2, 3, H, W), y, kinds={"y": "pass"})[1] is y
+
+
 def test_boxes_of_any_form_are_joined_where_images_are_blended() -> None:
     targets = images(boxes((0.5, 0.5, 0.2, 0.4)), boxes((0.3, 0.3, 0.1, 0.1)))
     joined = mix_objects(targets, blended(0.75, 0.5))

@@ -170,12 +170,14 @@ class _Finder:
         elif kind is None and _is_detection(node):
             yield Leaf(path, node, "boxes")
         elif _is_nest(node):
+            if kind is None:
+                _check_boxes(path, node)
             for name, part in _children(node):
                 yield from self.walk(part, _join(path, name), role, kind)
         elif kind is None and self._is_image(node, role):
             yield Leaf(path, node, "input")
         else:
-            yield Leaf(path, node, kind or _infer(path or "batch", node, role, self.like))
+            yield Leaf(path, node, kind or _infer(path or "batch", node, role, self.like, self.channels))
 
     def _is_image(self, node: Any, role: Role) -> bool:
         """Whether this is an image to be normalised: uint8 among inputs; elsewhere it could be a mask."""
@@ -199,7 +201,7 @@ class _Finder:
         return leaves
 
 
-def _infer(path: str, value: Any, role: Role, like: tuple[int, ...]) -> Kind:
+def _infer(path: str, value: Any, role: Role, like: tuple[int, ...], channels: int) -> Kind:
     if isinstance(value, MixedTarget):
         raise MixError(f"{path} takes a batch that is not mixed yet, got a MixedTarget")
     if not isinstance(value, Tensor) or value.dim() == 0:
@@ -232,20 +234,25 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...]) -> Kind:
         if not dense and (value.dim() <= 2 or not like):
             return "soft" if floating else "class"
     names = ", ".join(get_args(Kind))
-    pixels = f"floating point images, such as {path}.float() / 255, or " if _like_pixels(role, value) else ""
+    images = _images_for(path, value, channels) if role == "unknown" and not floating else ""
     example: Kind = "segmentation" if value.dim() > 2 else "soft" if floating else "multilabel"
     if role == "unknown" and floating:  # columns, series, embeddings
         example = "input" if value.dim() > 1 else "regression"
     elif floating and value.dim() == 3 and tuple(value.shape[-len(like) :]) != like:  # landmarks, forecasts
         example = "regression"
     raise MixError(
-        f"{path} takes {pixels}a kind, as in kinds={{'{path}': '{example}'}} (one of {names}), "
+        f"{path} takes {images}a kind, as in kinds={{'{path}': '{example}'}} (one of {names}), "
         f"got {describe(value)}"
     )
 
 
-def _like_pixels(role: Role, value: Tensor) -> bool:
-    return role == "unknown" and not value.is_floating_point() and value.dim() >= 4
+def _images_for(path: str, value: Tensor, channels: int) -> str:
+    """What images of whole numbers have to be, for an error message; nothing if these may be a mask alone."""
+    if value.dim() < 4 or value.shape[1] == channels:
+        return ""
+    if channels:
+        return f"uint8 images (B, {channels}, H, W), or "
+    return f"floating point images, such as {path}.float() / 255, or "
 
 
 def _check_stacked(leaves: list[Leaf]) -> None:
@@ -256,6 +263,23 @@ def _check_stacked(leaves: list[Leaf]) -> None:
             f"{inputs[0].path} takes images (B, C, H, W) beside boxes or key points, as torch.stack makes "
             f"them of a list, got {describe(inputs[0].value)}"
         )
+
+
+def _check_boxes(path: str, node: Any) -> None:
+    """Boxes by another name, or in a list of their own, would be taken for targets of a batch."""
+    if not isinstance(node, (list, tuple)):
+        return
+    named = [key for entry in node if isinstance(entry, Mapping) for key in entry if _means_boxes(key)]
+    if named or _means_boxes(path):
+        path = path or "batch"
+        raise MixError(
+            f"{path} takes boxes as a list of dicts, one for each image, that have 'boxes', or "
+            f"kinds={{'{path}': 'pass'}}, got {repr(named[0]) if named else 'a list of boxes alone'}"
+        )
+
+
+def _means_boxes(name: Any) -> bool:
+    return isinstance(name, str) and name.lower().endswith(("boxes", "bbox"))
 
 
 def _is_detection(node: Any) -> bool:

@@ -88,8 +88,9 @@ class Normalize:
         channels = len(self.mean)
         fits = isinstance(x, Tensor) and x.dtype == torch.uint8 and x.dim() > 2 and x.shape[1] == channels
         if not fits:
-            wanted = f"uint8 images (B, {channels}, H, W)"
-            raise MixError(f"{name} takes {wanted} where they are normalised, got {describe(x)}")
+            is_video = isinstance(x, Tensor) and x.dim() == 5
+            shape = f"videos (B, {channels}, T, H, W)" if is_video else f"images (B, {channels}, H, W)"
+            raise MixError(f"{name} takes uint8 {shape} where they are normalised, got {describe(x)}")
 
     @staticmethod
     def of(value: Any) -> Normalize | None:
