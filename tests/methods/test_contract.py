@@ -106,6 +106,15 @@ def test_a_batch_and_its_target_are_mixed_by_the_same_plan(
     assert torch.equal(y, before[1])
 
 
+def test_gradients_reach_the_samples_by_the_plan(method: type[Mixer]) -> None:
+    """As those of embeddings do; what a plan is drawn by is not part of the graph."""
+    x, y = samples(method, 9, torch.float32).requires_grad_(), targets(method, 9)
+    plan = make(method, seed=1).plan(x, y)
+    assert not any(part.requires_grad for part in (plan.lam, plan.mask) if part is not None)
+    by_hand = torch.autograd.grad(expected_of(method, x, plan).square().sum(), x)
+    torch.testing.assert_close(torch.autograd.grad(make(method, seed=1)(x, y)[0].square().sum(), x), by_hand)
+
+
 @pytest.mark.parametrize("batch_size", BATCHES)
 def test_a_plan_is_a_permutation_with_weights(method: type[Mixer], batch_size: int) -> None:
     mixer, y = make(method, seed=1), targets(method, batch_size)

@@ -151,7 +151,7 @@ def match(x: Tensor, other: Tensor, order: Tensor, other_order: Tensor, k: int) 
     """
     with needs("cli"):
         from scipy.optimize import linear_sum_assignment
-    left, right = x.reshape(len(x), -1).float(), other.reshape(len(other), -1).float()
+    left, right = (part.detach().reshape(len(part), -1).float() for part in (x, other))
     groups = list(zip(_split(order, k), _split(other_order, k), strict=True))
     distances = [
         torch.cdist(left[rows.to(x.device)], right[columns.to(x.device)]).square() for rows, columns in groups
