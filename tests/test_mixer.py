@@ -99,6 +99,24 @@ def test_repr_shows_how_it_was_made() -> None:
         assert part in shown
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    """As ``np.arange`` and ``Generator.integers`` give them."""
+    mixup = Mixup(np.float32(0.5), p=np.float32(1), p_sample=np.int64(1), seed=np.int64(3))
+    assert (mixup.alpha, mixup.p, mixup.p_sample, mixup.seed) == (0.5, 1, 1, 3)
+    assert [type(part) for part in mixup.state_dict().values()] == [int, int]
+    assert torch.equal(mixup.plan(X, step=np.int64(2)).lam, Mixup(0.5, seed=3).plan(X, step=2).lam)
+    mixup.load_state_dict({"seed": np.uint8(4), "step": np.int32(5)})
+    assert mixup.state_dict() == {"seed": 4, "step": 5}
+    halved = Mixup(0.5, schedule={"alpha": lambda step: np.float32(0.5)}, seed=3)
+    assert halved.settings()["alpha"] == 0.25
+
+
+@pytest.mark.parametrize("seed", [-1, 1.0, True, "1", torch.ones(2), None], ids=str)
+def test_what_is_no_whole_number_is_no_seed(seed: object) -> None:
+    with pytest.raises(MixError, match=r"^seed takes a whole number >= 0, got "):
+        MIXER.load_state_dict({"seed": seed, "step": 0})
+
+
 MIXER = Halves(seed=0)
 
 

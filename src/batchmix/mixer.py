@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, ClassVar, TypedDict, overload
 
 import torch
@@ -418,7 +420,7 @@ class Mixer:
         if factor is None:
             return value
         times = factor(step)
-        if not isinstance(times, (int, float)):
+        if not isinstance(times, Real):
             raise MixError.of(f"schedule[{name!r}] at step {step}", times, "a number")
         check = check_alpha if name in self.hyperparameters else check_probability
         return check(value * times, f"{name} times schedule[{name!r}] at step {step}")
@@ -448,6 +450,10 @@ def check_pair(name: str, pair: Any) -> tuple[Tensor, Tensor]:
 
 
 def _check_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    try:
+        count = -1 if isinstance(value, bool) else operator.index(value)  # numpy's whole numbers too
+    except TypeError:
+        count = -1
+    if count < 0:
         raise MixError.of(name, value, "a whole number >= 0")
-    return value
+    return count

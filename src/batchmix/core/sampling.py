@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
@@ -157,7 +158,7 @@ def describe_target(y: object) -> str:
 
 def check_alpha(alpha: object, name: str = "alpha") -> float:
     """Return ``alpha`` as a float, or raise a MixError that names it."""
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+    if isinstance(alpha, bool) or not isinstance(alpha, Real):
         raise MixError(f"{name} takes a number >= 0, got {describe(alpha)}")
     if not math.isfinite(alpha) or alpha < 0:
         raise MixError(f"{name} takes a finite number >= 0, got {alpha}")
@@ -166,9 +167,9 @@ def check_alpha(alpha: object, name: str = "alpha") -> float:
 
 def check_probability(p: object, name: str = "p") -> float:
     """Return ``p`` as a float, or raise a MixError that names it."""
-    if isinstance(p, bool) or not isinstance(p, (int, float)):
+    if isinstance(p, bool) or not isinstance(p, Real):
         raise MixError(f"{name} takes a probability in [0, 1], got {describe(p)}")
-    if not 0 <= p <= 1:
+    if not 0 <= float(p) <= 1:
         raise MixError(f"{name} takes a probability in [0, 1], got {p}")
     return float(p)
 
