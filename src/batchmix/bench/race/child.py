@@ -6,13 +6,14 @@ JSON on what was standard output; all that is printed goes to standard error.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import runpy
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -41,10 +42,8 @@ def main() -> int:
 
 
 def _take_part(orders: Mapping[str, Any], said: TextIO) -> None:
-    if orders["config"] is not None:
-        _ours(orders, said)
-    else:
-        _theirs(orders, said)
+    part = _theirs if orders["config"] is None else _ours
+    part(orders, said)
 
 
 # Ours
@@ -77,8 +76,7 @@ def _ours(orders: Mapping[str, Any], said: TextIO) -> None:
     _say(said, ready=True, warm_up_seconds=warm_up, flop=flop_of_run(config, len(data.test_x)))
     for number, _ in enumerate(sys.stdin):
         run = runs.run(number)
-        scores = run.scores.as_dict()
-        _say(said, seed=number, seconds=run.seconds, **scores)
+        _say(said, seed=number, seconds=run.seconds, **run.scores.as_dict())
 
 
 # Theirs
@@ -104,33 +102,16 @@ def _theirs(orders: Mapping[str, Any], said: TextIO) -> None:
         if not sys.stdin.readline():
             raise SystemExit
 
-    with _printing_to(RunReader(on_run)), _no_more_runs():
+    # Where standard input ends the race is over, and ``on_run`` ends whatever runs here.
+    with redirect_stdout(RunReader(on_run)), suppress(SystemExit):
         if orders["script"] is not None:
             sys.argv = [orders["script"]]
             sys.path.insert(0, str(Path(orders["script"]).parent))
             runpy.run_path(orders["script"], run_name="__main__")
             raise RuntimeError("the script has ended: it has no more runs")
-        airbench = __import__("airbench")
+        airbench = importlib.import_module("airbench")
         while True:
             getattr(airbench, orders["function"])(verbose=True)  # else it tests without augmentation
-
-
-@contextmanager
-def _printing_to(reader: RunReader) -> Iterator[None]:
-    before, sys.stdout = sys.stdout, reader
-    try:
-        yield
-    finally:
-        sys.stdout = before
-
-
-@contextmanager
-def _no_more_runs() -> Iterator[None]:
-    """The race is over where standard input ends."""
-    try:
-        yield
-    except SystemExit:
-        return
 
 
 def _say(said: TextIO, **values: Any) -> None:

@@ -65,6 +65,11 @@ class Contender:
     script: Path | None = None
     flop: float | None = None
 
+    @property
+    def is_given(self) -> bool:
+        """Whether there is something to run: a script of airbench takes a checkout."""
+        return (self.config, self.function, self.script) != (None, None, None)
+
     def orders(self) -> dict[str, Any]:
         """What its process is told, as JSON takes it."""
         config = None if self.config is None else self.config.as_dict()

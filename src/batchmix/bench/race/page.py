@@ -92,11 +92,9 @@ def _goals(records: Iterable[Record]) -> list[str]:
     for ours, theirs, share, target in GOALS:
         if ours in by_name and theirs in by_name:
             mine, other = by_name[ours], by_name[theirs]
-            ratio = seconds_of(mine) / seconds_of(other)
+            ratio, runs = seconds_of(mine) / seconds_of(other), min(mine["n"], other["n"])
             accurate = accuracy_of(mine).low >= target
-            enough = min(mine["n"], other["n"]) >= ENOUGH
-            reached = ratio <= share and accurate and enough
-            runs = min(mine["n"], other["n"])
+            reached = ratio <= share and accurate and runs >= ENOUGH
             lines.append(
                 f"The goal, {target:.0%} in at most {share:g} of the time of {theirs} over {ENOUGH} runs of "
                 f"each, {'is' if reached else 'is not'} reached: {ratio:.2f} of its time over {runs} runs, "

@@ -108,18 +108,17 @@ class _Child:
 
     def __init__(self, entry: Entry, folder: Path, options: Mapping[str, Any]) -> None:
         self.entry, self.folder, self.options = entry, folder, options
-        self.log = folder / f"{abs(hash(entry.contender.name))}.log"
+        self.log = folder / f"{entry.contender.name}.log"
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> str:
         """Start it and wait until it is warm; what can be said of that."""
-        entry = self.entry
-        if entry.contender == Contender(entry.contender.name, flop=entry.contender.flop):
+        entry, contender = self.entry, self.entry.contender
+        if not contender.is_given:
             entry.missing = "no checkout of airbench was given (--airbench-checkout)"
-        elif entry.contender.script is not None and not entry.contender.script.is_file():
-            entry.missing = f"there is no {entry.contender.script}"
+        elif contender.script is not None and not contender.script.is_file():
+            entry.missing = f"there is no {contender.script}"
         else:
-            ours = entry.contender.config is not None
             device, variables = alone_on(torch.device(self.options["device"]))
             with self.log.open("wb") as log:
                 self.process = subprocess.Popen(
@@ -128,11 +127,11 @@ class _Child:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    cwd=None if ours else self.folder,
+                    cwd=self.folder if contender.config is None else None,
                     text=True,
                     encoding="utf-8",
                 )
-            entry.ready = self._ask({**entry.contender.orders(), **self.options, "device": device}) or {}
+            entry.ready = self._ask({**contender.orders(), **self.options, "device": device}) or {}
         return "ready" if entry.missing is None else f"missing, {entry.missing}"
 
     def take_turn(self) -> None:
