@@ -33,7 +33,7 @@ def test_a_table_of_mixing_has_ratios_a_copy_its_bandwidth_and_a_failure_its_rea
 
 def test_the_tables_of_the_other_parts() -> None:
     made = record(other_rows())
-    assert list(parts_of(made)) == ["images", "loss", "sampling", "price"]
+    assert parts_of(made) == ["images", "loss", "sampling", "price"]
     (images,), (loss,), (draws,), (price,) = (tables_of(made, part) for part in parts_of(made))
     assert images.title == "mixup, uint8 to bfloat16, 2 threads"
     assert images.rows[0][1] == "5 ms, 11.6 GB/s"  # reads one byte and writes two

@@ -16,7 +16,6 @@ from batchmix.errors import MixError
 from batchmix.kernels.selected import Kernel
 
 PARTS = ("blend", "images", "loss", "sampling", "price")
-SIZES = ("quick", "all")
 SHAPES = {
     "quick": ((512, 3, 32, 32), (128, 3, 224, 224)),
     "all": ((512, 3, 32, 32), (256, 3, 64, 64), (128, 3, 224, 224), (64, 3, 384, 384)),
@@ -52,7 +51,7 @@ class BenchOptions:
     def __post_init__(self) -> None:
         for name, takes, holds in (
             ("only", f"some of {', '.join(PARTS)}", bool(self.only) and set(self.only) <= set(PARTS)),
-            ("shapes", "quick or all", self.shapes in SIZES),
+            ("shapes", " or ".join(SHAPES), self.shapes in SHAPES),
             ("repeats", "a whole number >= 3", self.repeats >= 3),
             ("threads", "whole numbers >= 1", bool(self.threads) and min(self.threads) >= 1),
         ):

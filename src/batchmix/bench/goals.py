@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from batchmix.bench.cases import size_text, threads_text
-from batchmix.bench.records import Record, Row, cases, change_of, find, times_of
+from batchmix.bench.records import Record, Row, Spread, cases, change_of, find, times_of
 
 OF_COPY = 1.2
 OF_CLONE = 1.1
@@ -127,8 +127,8 @@ def _price(record: Record) -> Iterator[Finding]:
         if without is None or with_mixup is None:
             continue
         change = change_of(with_mixup, without)
-        shown = f"{change.middle:+.1%} ({change.low:+.1%} to {change.high:+.1%})"
-        yield Finding(f"{form}, {place(group)}", change.middle, change.middle <= OF_TRAINING, shown)
+        where = f"{form}, {place(group)}"
+        yield Finding(where, change.middle, change.middle <= OF_TRAINING, change_text(change))
 
 
 def _bandwidth(record: Record) -> Iterator[Finding]:
@@ -161,8 +161,18 @@ def place(group: Sequence[Row]) -> str:
     return f"{size_text(row['shape'])} {row['dtype']}, {threads_text(row['threads'])}"
 
 
-def _of(record: Record, part: str, what: str) -> Iterator[list[Row]]:
-    yield from cases([row for row in record["rows"] if (row["part"], row["what"]) == (part, what)])
+def change_text(change: Spread) -> str:
+    """A change in percent, with its interval.
+
+    Example:
+        >>> change_text(Spread(0.005, -0.001, 0.011))
+        '+0.5% (-0.1% to +1.1%)'
+    """
+    return f"{change.middle:+.1%} ({change.low:+.1%} to {change.high:+.1%})"
+
+
+def _of(record: Record, part: str, what: str) -> list[list[Row]]:
+    return cases([row for row in record["rows"] if (row["part"], row["what"]) == (part, what)])
 
 
 def _ratio(group: list[Row], form: str, base: str, within: Callable[[float], bool]) -> Iterator[Finding]:

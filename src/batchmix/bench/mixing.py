@@ -47,7 +47,7 @@ def measure_blend(case: Case, options: BenchOptions, peers: Sequence[Peer]) -> l
     x, buffer = source.clone(), torch.zeros_like(source)
     contenders = [
         Contender("torch", "copy", lambda: buffer.copy_(x)),
-        Contender("torch", "clone", lambda: x.clone(), fresh=True),
+        Contender("torch", "clone", x.clone, fresh=True),
     ]
     drawing = our_mixer(case.what)
     contenders.append(Contender("batchmix", DRAW, lambda: drawing.plan(x, y)))
@@ -55,7 +55,9 @@ def measure_blend(case: Case, options: BenchOptions, peers: Sequence[Peer]) -> l
         contenders += _ours(case.what, x, y, buffer, kernel)
     for peer in peers:
         mixes = peer.mixes(case.what, CLASSES)
-        contenders += [Contender(peer.name, mix.form, _bound(mix, x, y), mix.fresh) for mix in mixes]
+        contenders += [
+            Contender(peer.name, mix.form, functools.partial(mix.call, x, y), mix.fresh) for mix in mixes
+        ]
     return _timed(case, options, contenders, lambda: x.copy_(source))
 
 
@@ -129,10 +131,6 @@ def _with_kernel(kernel: Kernel | None, call: Callable[[], object]) -> Callable[
             return call()
 
     return bound
-
-
-def _bound(mix: Mix, x: Tensor, y: Tensor) -> Callable[[], object]:
-    return lambda: mix.call(x, y)
 
 
 def _chain(normalise: Images, mix: Mix, raw: Tensor, y: Tensor, dtype: torch.dtype) -> Callable[[], object]:

@@ -83,21 +83,21 @@ def has_picture(record: Record) -> bool:
 def _panel(record: Record, part: str, what: str, shape: tuple[int, ...], dtype: str) -> Panel | None:
     """The wanted case, or the nearest that was measured: most threads first, then shape, then dtype."""
     found = [rows for rows in cases(record["rows"]) if (rows[0]["part"], rows[0]["what"]) == (part, what)]
-    found = [rows for rows in found if find(rows, "torch", BASES[part]) is not None]
-    if not found:
+    bases = [(find(rows, "torch", BASES[part]), rows) for rows in found]
+    measured = [(base, rows) for base, rows in bases if base is not None]
+    if not measured:
         return None
-    rows = max(
-        found,
-        key=lambda rows: (rows[0]["threads"], tuple(rows[0]["shape"]) == shape, rows[0]["dtype"] == dtype),
+    base, rows = max(
+        measured,
+        key=lambda pair: (pair[0]["threads"], tuple(pair[0]["shape"]) == shape, pair[0]["dtype"] == dtype),
     )
-    base = find(rows, "torch", BASES[part])
     shown = [row for row in rows if row.get("seconds") and row["kernel"] is None]
     shown = [row for row in shown if row is not base and row["form"] != DRAW]
-    if base is None or not shown:
+    if not shown:
         return None
     bars = [Bar(contender(row), times_of(row, base), _colour(row)) for row in shown]
     bars.sort(key=lambda bar: bar.ratio.middle)
-    return Panel(_title(rows[0]), _base_text(base), tuple(bars))
+    return Panel(_title(base), _base_text(base), tuple(bars))
 
 
 def _foot(record: Record) -> str:

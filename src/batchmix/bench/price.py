@@ -113,12 +113,9 @@ def plain_loop(net: nn.Module, batches: Batches, mixing: bool) -> Spell:
     mixup = bm.Mixup(ALPHA["mixup"], seed=0)
 
     def fit() -> None:
-        for images, labels in batches:
-            x: Tensor = images
-            y: Any = labels
-            if mixing:
-                x, y = mixup(images, labels)
-            loss = F.cross_entropy(net(x), y)
+        for batch in batches:
+            x, y = mixup(*batch) if mixing else batch
+            loss = F.cross_entropy(net(x), y)  # type: ignore[arg-type]
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -166,16 +163,16 @@ def lightning_loop(net: nn.Module, batches: Batches, mixing: bool) -> Spell:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)  # a Trainer that is made often says much
     module = Module()
-    quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
-    quiet |= {"enable_model_summary": False}
-    on_gpu = batches.device.type == "cuda"
-    quiet |= (
-        {"accelerator": "gpu", "devices": [batches.device.index or 0]} if on_gpu else {"accelerator": "cpu"}
-    )
+    silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    options: dict[str, Any] = dict.fromkeys(silent, False)
+    if batches.device.type == "cuda":
+        options |= {"accelerator": "gpu", "devices": [batches.device.index or 0]}
+    else:
+        options |= {"accelerator": "cpu"}
 
     def fit() -> None:
         callbacks = [callback(alpha=ALPHA["mixup"], seed=0)] if mixing else []
-        trainer = lightning.Trainer(callbacks=callbacks, max_epochs=1, limit_val_batches=0, **quiet)
+        trainer = lightning.Trainer(callbacks=callbacks, max_epochs=1, limit_val_batches=0, **options)
         trainer.fit(module, batches)
 
     return lambda steps: batches.spell(fit, steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -72,25 +72,24 @@ def read_record(path: Path) -> dict[str, Any]:
 # What a record says
 
 
-def groups(rows: Sequence[Row], *names: str) -> Iterator[tuple[tuple[Any, ...], list[Row]]]:
+def groups(rows: Sequence[Row], *names: str) -> list[list[Row]]:
     """The rows that agree in all of ``names``, in the order in which they come."""
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         key = tuple(tuple(row[name]) if isinstance(row[name], list) else row[name] for name in names)
         found.setdefault(key, []).append(row)
-    yield from found.items()
+    return list(found.values())
 
 
-def cases(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def cases(rows: Sequence[Row]) -> list[list[Row]]:
     """The rows of each case: contenders that did the same work in the same rounds."""
-    for _, group in groups(rows, "part", "what", "shape", "dtype", "threads"):
-        yield group
+    return groups(rows, "part", "what", "shape", "dtype", "threads")
 
 
-def find(rows: Sequence[Row], who: str, form: str, kernel: str | None = None) -> Row | None:
-    """The row of a contender that could be timed."""
+def find(rows: Sequence[Row], who: str, form: str) -> Row | None:
+    """The row of a contender that could be timed, by the automatic choice of kernel."""
     for row in rows:
-        if (row["who"], row["form"], row["kernel"]) == (who, form, kernel) and row.get("seconds"):
+        if (row["who"], row["form"], row["kernel"]) == (who, form, None) and row.get("seconds"):
             return row
     return None
 

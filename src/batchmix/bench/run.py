@@ -56,7 +56,7 @@ def measure_all(
         started: Called before each case.
 
     Returns:
-        A record, as ``records.check_record`` takes it.
+        A record, as ``records.write_record`` takes it.
     """
     busy, load = busy_share(), os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if options.device.type == "cuda":

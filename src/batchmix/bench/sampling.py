@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,9 +30,8 @@ def measure_sampling(case: Case, options: BenchOptions, peers: Sequence[Peer]) -
         for method in ALPHA:
             for per in ("sample", "batch"):
                 mixer = our_mixer(method, per=per)
-                contenders.append(
-                    _draw("batchmix", f"{method}, per {per}", functools.partial(mixer.plan, step.x))
-                )
+                draw = functools.partial(mixer.plan, step.x)
+                contenders.append(Contender("batchmix", f"{method}, per {per}", draw))
         contenders += _numpys(options.device)
         for peer in peers:
             if isinstance(peer, Timm):
@@ -41,28 +40,24 @@ def measure_sampling(case: Case, options: BenchOptions, peers: Sequence[Peer]) -
         return case.rows(in_turn(contenders, repeats=options.repeats, clock=clock, seconds=5.0))
 
 
-def _draw(who: str, form: str, call: Callable[[], object]) -> Contender:
-    return Contender(who, form, call)
-
-
 def _numpys(device: torch.device) -> list[Contender]:
     """Weights by NumPy and partners by torch, as in the code of the paper, brought to the device."""
     beta = importlib.import_module("numpy").random.default_rng(0).beta
     alpha, count = ALPHA["mixup"], SHAPE[0]
 
-    def call(size: int | None) -> object:
+    def draw(size: int | None) -> object:
         return torch.as_tensor(beta(alpha, alpha, size)).to(device), torch.randperm(count, device=device)
 
-    return [_draw("NumPy", f"mixup, per {per}", functools.partial(call, size)) for per, size in _PER]
-
-
-_PER = (("sample", SHAPE[0]), ("batch", None))
+    return [
+        Contender("NumPy", f"mixup, per {per}", functools.partial(draw, size))
+        for per, size in (("sample", count), ("batch", None))
+    ]
 
 
 def _timms(timm: Timm) -> list[Contender]:
     """The draws of timm, of both its modes; its partners are the batch reversed, which takes no draw."""
     mixup = timm.mixup(mixup_alpha=ALPHA["mixup"], cutmix_alpha=0.0)
     return [
-        _draw("timm", "mixup, per sample", lambda: mixup._params_per_elem(SHAPE[0])),
-        _draw("timm", "mixup, per batch", mixup._params_per_batch),
+        Contender("timm", "mixup, per sample", lambda: mixup._params_per_elem(SHAPE[0])),
+        Contender("timm", "mixup, per batch", mixup._params_per_batch),
     ]

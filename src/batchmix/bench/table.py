@@ -1,18 +1,18 @@
-"""Tables and the page, made from records alone."""
+"""The tables of a record, as texts in rows: the page and the terminal show the same ones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from batchmix.bench.cases import size_text, threads_text
-from batchmix.bench.goals import goals_of
+from batchmix.bench.goals import change_text, goals_of
 from batchmix.bench.records import Record, Row, Spread, cases, change_of, find, groups, times_of
 from batchmix.bench.words import TITLES
 
-BYTES = {"uint8": 1, "bfloat16": 2, "float16": 2, "float32": 4}
+BYTES = {"bfloat16": 2, "float32": 4}
 METHOD = {"mixup": "mixup", "cutmix": "CutMix"}
 
 
@@ -46,15 +46,21 @@ def goal_table(record: Record) -> Table:
     return Table("", ("goal", "verdict", "worst measured", "where"), tuple(rows), words=4)
 
 
+def parts_of(record: Record) -> list[str]:
+    """The parts that a record has rows of, in the order of the page."""
+    measured = {row["part"] for row in record["rows"]}
+    return [part for part in TITLES if part in measured]
+
+
 def tables_of(record: Record, part: str) -> list[Table]:
     """All tables of a part, none where it was not measured."""
     rows = [row for row in record["rows"] if row["part"] == part]
     if part in ("blend", "images"):
         grouped = groups(rows, "what", "dtype", "threads")
-        return [_by_column(_mixing_title(group), group, "copy") for _, group in grouped]
+        return [_by_column(_mixing_title(group), group, "copy") for group in grouped]
     if part == "loss":
         grouped = groups(rows, "dtype", "threads")
-        return [_by_column(f"{_dtype(group)}, {_threads(group)}", group, "plain") for _, group in grouped]
+        return [_by_column(f"{_dtype(group)}, {_threads(group)}", group, "plain") for group in grouped]
     makers = {"sampling": _sampling, "price": _price}
     return [makers[part](rows)] if rows else []
 
@@ -63,7 +69,7 @@ def tables_of(record: Record, part: str) -> list[Table]:
 
 
 def _by_column(title: str, rows: Sequence[Row], base: str) -> Table:
-    columns = list(cases(rows))
+    columns = cases(rows)
     names = list(dict.fromkeys(contender(row) for row in rows))
     ours = {contender(row) for row in rows if row["who"] == "batchmix" and row["kernel"] is None}
     cells = [(name, *(_cell(name, column, base) for column in columns)) for name in names]
@@ -147,8 +153,7 @@ def _price(rows: Sequence[Row]) -> Table:
             continue
         times = [duration(median(row["seconds"])) for row in (without, with_mixup)]
         change = change_of(with_mixup, without)
-        shown = f"{change.middle:+.1%} ({change.low:+.1%} to {change.high:+.1%})"
-        cells.append((f"{form}, {shape}", *times, str(len(without["seconds"])), shown))
+        cells.append((f"{form}, {shape}", *times, str(len(without["seconds"])), change_text(change)))
     headings = ("", "step without", "step with mixup", "steps of each", "change")
     return Table(_threads(rows), headings, tuple(cells), notes=tuple(notes))
 
@@ -177,10 +182,3 @@ def spread_text(spread: Spread) -> str:
         '1.04 (1.00-1.10)'
     """
     return f"{spread.middle:.2f} ({spread.low:.2f}-{spread.high:.2f})"
-
-
-def parts_of(record: Record) -> Iterator[str]:
-    """The parts that a record has rows of, in the order of the page."""
-    for part in TITLES:
-        if any(row["part"] == part for row in record["rows"]):
-            yield part
