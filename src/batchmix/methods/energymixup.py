@@ -114,7 +114,7 @@ class EnergyMixup(Mixer):
     def _join(self, first: Tensor, second: Tensor, plan: MixPlan) -> Tensor:
         """Waveforms of two batches, by the levels of both."""
         difference = sound_level(first, self.rate) - sound_level(second, self.rate)
-        return _add(first, replace(plan, mask=_weights(plan.lam, difference)), second)
+        return _add(first, plan, _weights(plan.lam, difference), second)
 
     def _apply(self, leaves: list[Leaf], plan: MixPlan) -> dict[str, Any]:
         """Waveforms by their own weights, with their energy kept; everything else by ``lam``."""
@@ -124,7 +124,7 @@ class EnergyMixup(Mixer):
         for leaf in leaves:
             if leaf.kind == "input":
                 _check_waveforms(leaf.value)
-                mixed[leaf.path] = _add(leaf.value, plan)
+                mixed[leaf.path] = _add(leaf.value, plan, plan.mask)
         return mixed
 
 
@@ -169,11 +169,11 @@ def _weights(lam: Tensor, difference: Tensor) -> Tensor:
     return torch.sigmoid(torch.logit(lam) - difference.to(lam.device) * (math.log(10) / 20)).unsqueeze(1)
 
 
-def _add(x: Tensor, plan: MixPlan, other: Tensor | None = None) -> Tensor:
-    """The two waveforms by their weights, divided by the length of the two weights; rounded once."""
+def _add(x: Tensor, plan: MixPlan, own: Tensor, other: Tensor | None = None) -> Tensor:
+    """The two waveforms by the first one's weight (B, 1), divided by the length of both; rounded once."""
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    mixed = blend(x.to(wide), plan, other=None if other is None else other.to(wide))
-    weight = (plan.lam.unsqueeze(1) if plan.mask is None else plan.mask).double()
+    mixed = blend(x.to(wide), replace(plan, mask=own), other=None if other is None else other.to(wide))
+    weight = own.double()
     length = (weight.square() + (1 - weight).square()).sqrt().to(mixed.dtype)
     mixed = mixed / as_rows(length.squeeze(1), mixed.dim())
     return mixed.to(x.dtype)

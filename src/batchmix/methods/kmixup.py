@@ -111,15 +111,12 @@ class KMixup(Mixer):
         ``b`` of the target, the partners' labels, are in the order of the match. See ``Mixer.between``.
         """
         (x1, y1), (x2, y2) = check_pair("first", first), check_pair("second", second)
-        parts = (x1, y1, x2, y2)
-        if all(part.dim() and len(part) == len(x1) for part in parts):
+        if x1.shape == x2.shape and all(part.dim() and len(part) == len(x1) > 0 for part in (x1, y1, y2)):
             second = self._matched(x1, x2, y2)
-        return super().between(first, second)
+        return super().between(first, second)  # which says what is wrong with others
 
     def _matched(self, x1: Tensor, x2: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
         """The second batch, in the order in which the first one's samples are matched with it."""
-        if x1.shape != x2.shape or not len(x1):
-            return x2, y2  # Mixer.between says what is wrong
         generator = self._draws(None).fork("match").generator(x1.device)
         one, two = (torch.randperm(len(x1), generator=generator, device=generator.device) for _ in range(2))
         first, second = (self._seen(x, self.normalize) for x in (x1, x2))

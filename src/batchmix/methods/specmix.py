@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from batchmix.core.plan import MixPlan, as_rows, describe
-from batchmix.core.sampling import Policy, check_choice, check_probability, sample_partner
+from batchmix.core.masks import draw_partners, draws_of, mean_of, plan_of
+from batchmix.core.plan import MixPlan, describe
+from batchmix.core.sampling import Policy, check_choice, check_probability
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
@@ -91,18 +92,13 @@ class SpecMix(Mixer):
         """Draw partners, then bands of frequency, then bands of time. See ``Mixer.sample``."""
         if x.dim() != 4 or 0 in x.shape[2:]:
             raise MixError(f"x takes spectrograms (B, C, F, T), not empty, got {describe(x)}")
-        count = len(x)
-        own = torch.arange(count, device=generator.device)
-        partner = own if between else sample_partner(count, self.partner, labels=y, generator=generator)
-        rows = 1 if self.per == "batch" else count
+        partner = draw_partners(x, y, self.partner, per=self.per, between=between, generator=generator)
+        rows = draws_of(self.per, len(x))
         frequency, time = (
             _sample_bands(rows, side, settings["gamma"], self.bands, generator) for side in x.shape[2:]
         )
         mask = ~(frequency.view(rows, 1, -1, 1) | time.view(rows, 1, 1, -1))
-        if not between and (self.per != "batch" or count == 1):
-            mask = mask | as_rows(partner == own, 4)
-        lam = mask.double().mean((1, 2, 3)).float().expand(count)
-        return MixPlan(partner, lam.contiguous(), mask)
+        return plan_of(partner, mask, mean_of(mask), per=self.per, between=between)
 
 
 def _sample_bands(count: int, side: int, share: float, most: int, generator: torch.Generator) -> Tensor:
