@@ -11,7 +11,8 @@ import torch
 from batchmix.data import ImageSet
 from batchmix.errors import MixError
 from batchmix.recipe.training import Training
-from batchmix.study.image_runs import POINTS, ImageRun
+from batchmix.study.curve import POINTS
+from batchmix.study.image_runs import ImageRun
 from batchmix.study.images import count_of, spread_over, stratified, study_images
 from batchmix.study.plan import RecipeConfig
 

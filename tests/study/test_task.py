@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 import batchmix as bm
 from batchmix.errors import MixError
-from batchmix.study.image_runs import POINTS
+from batchmix.study.curve import POINTS
 from batchmix.study.plan import Run
 from batchmix.study.seeding import OwnRandomness, derived_seed, seed_everything, seed_loader
 from batchmix.study.task import Task, find_task, make

@@ -18,7 +18,8 @@ from batchmix.recipe.machine import describe_machine, keep_freed_memory
 from batchmix.recipe.run import stop_on_signal
 from batchmix.recipe.training import pick_device
 from batchmix.study.arms import parse_arm
-from batchmix.study.image_runs import ImageRun, Progress
+from batchmix.study.curve import Progress
+from batchmix.study.image_runs import ImageRun
 from batchmix.study.images import study_images
 from batchmix.study.plan import RECIPE, Run, StudyPlan
 from batchmix.study.records import write_record

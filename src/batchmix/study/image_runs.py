@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +15,11 @@ from batchmix.recipe.evaluation import calibration_scores, predict, score
 from batchmix.recipe.images import ImageBatches, normalize
 from batchmix.recipe.training import StepMixer, Training
 from batchmix.study.arms import TWO_LOADERS, TwoLoaders, parse_arm
+from batchmix.study.curve import GLANCE, REPORTS, Curve, Progress
 from batchmix.study.images import StudyImages, spread_over
 from batchmix.study.plan import RecipeConfig
 from batchmix.study.records import make_folder
 from batchmix.study.seeding import derived_seed
-
-POINTS = 10  # of a learning curve
-GLANCE = 2000  # test images for each of them but the last
-REPORTS = 200  # steps whose training loss is read back, at most
-
-Point = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is."""
-
-    step: int
-    steps: int
 
 
 class ImageRun:
@@ -61,8 +47,7 @@ class ImageRun:
             mean=images.mean,
             std=images.std,
         )
-        self.curve: list[Point] = []
-        self._losses: list[float] = []
+        self.curve = Curve(config.steps, config.steps_per_epoch)
 
     @property
     def done(self) -> bool:
@@ -78,20 +63,20 @@ class ImageRun:
             # The training reports ends of epochs and stops too: they are no part of the curve, so that it
             # does not depend on where a run was stopped.
             if report.step % every == 0 or done == steps:
-                self._losses.append(report.loss)
-                if done < steps and done * POINTS // steps > len(self.curve):
-                    self._add_point(self._glance())
+                self.curve.losses.append(report.loss)
+                if self.curve.is_due(done):
+                    self.curve.add(done, self._glance())
             yield Progress(done, steps)
 
     def finish(self) -> dict[str, Any]:
         """The scores on all test images, as the record has them."""
         logits, labels = self._test(torch.arange(len(self.images.test_y)))
         scores: dict[str, Any] = score(logits, labels)
-        self._add_point(scores)
+        self.curve.add(self.training.step, scores)
         seconds = self.training.seconds
         return scores | {
             **calibration_scores(logits, labels),
-            "curve": self.curve,
+            "curve": self.curve.points,
             "train_seconds": round(seconds, 2),
             "images_per_second": round(self.config.steps * self.config.batch_size / seconds, 1),
         }
@@ -102,7 +87,11 @@ class ImageRun:
         """Write all that the rest of the run depends on."""
         make_folder(path.parent)
         buffer = io.BytesIO()
-        state = {"training": self.training.state_dict(), "curve": self.curve, "losses": self._losses}
+        state = {
+            "training": self.training.state_dict(),
+            "curve": self.curve.points,
+            "losses": self.curve.losses,
+        }
         torch.save(state, buffer)
         write_whole(path, [buffer.getbuffer()])
 
@@ -115,7 +104,7 @@ class ImageRun:
         if not isinstance(state, dict) or state.get("training", {}).get("config") != self.config.as_dict():
             return
         self.training.load_state_dict(state["training"])
-        self.curve, self._losses = state["curve"], state["losses"]
+        self.curve.points, self.curve.losses = state["curve"], state["losses"]
 
     def _glance(self) -> dict[str, float]:
         return score(*self._test(spread_over(GLANCE, len(self.images.test_y))))
@@ -127,17 +116,6 @@ class ImageRun:
             x = normalize(self.images.test_x[part].to(self.device), self.images.mean, self.images.std)
             parts.append(predict(training.net, x, autocast=training.autocast).cpu())
         return torch.cat(parts), self.images.test_y[chosen]
-
-    def _add_point(self, scores: dict[str, float]) -> None:
-        losses, self._losses = self._losses, []
-        self.curve.append(
-            {
-                "epoch": round(self.training.step / self.config.steps_per_epoch, 3),
-                "train_loss": sum(losses) / len(losses),
-                "accuracy": scores["accuracy"],
-                "loss": scores["loss"],
-            }
-        )
 
 
 def _mixer(config: RecipeConfig, arm: str, images: StudyImages, device: torch.device) -> StepMixer:

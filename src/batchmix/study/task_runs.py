@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ import batchmix as bm
 from batchmix.errors import MixError
 from batchmix.recipe.evaluation import calibration_scores, score
 from batchmix.study.arms import NONE, TWO_LOADERS, TwoLoaders, parse_arm
-from batchmix.study.image_runs import GLANCE, POINTS, REPORTS, Progress
+from batchmix.study.curve import GLANCE, REPORTS, Curve, Progress
 from batchmix.study.plan import Run
 from batchmix.study.seeding import OwnRandomness, derived_seed, seed_loader
 from batchmix.study.task import Task
@@ -42,18 +42,17 @@ class TaskRun:
     def __init__(self, new_task: Callable[[], Task], run: Run, device: torch.device) -> None:
         self.run_of, self.device = run, device
         task = self.task = new_task()
-        self.steps_per_epoch = task.steps_per_epoch
-        self.steps = max(1, round(run.epochs * self.steps_per_epoch))
+        self.optimizer = cast(torch.optim.Optimizer, task.optimizer)  # Task has made one if it was left out
+        self.steps = max(1, round(run.epochs * task.steps_per_epoch))
         task.model.to(device)
         arm = parse_arm(run.arm)
         mixer = arm.mixer(run.seed, self.steps)
         self.mixer: Callable[[Any, Any], tuple[Any, Any]] | None = None if arm.name == NONE else mixer
         if arm.name == TWO_LOADERS:
             self.mixer = TwoLoaders(mixer, self._second_loader(new_task))
-        self.curve: list[dict[str, Any]] = []
+        self.curve = Curve(self.steps, task.steps_per_epoch)
         self.step = self.samples = 0
         self.seconds = 0.0
-        self._losses: list[float] = []
         self._testing = OwnRandomness(derived_seed(run.seed, "test"))
 
     @property
@@ -65,25 +64,25 @@ class TaskRun:
         """Train to the end, or until ``stop()`` holds after a step."""
         every = max(1, self.steps // REPORTS)
         batches = self._batches(self.task, self.run_of.seed)
-        rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.task.model.train()
         while not self.done and not stop():
             started = time.perf_counter()
             loss = self._one_step(next(batches), rates)
             reported = (self.step - 1) % every == 0 or self.done
             if reported:
-                self._losses.append(loss.item())
+                self.curve.losses.append(loss.item())
             self.seconds += time.perf_counter() - started
-            if reported and not self.done and self.step * POINTS // self.steps > len(self.curve):
-                self._add_point(self._scores(GLANCE))
+            if reported and self.curve.is_due(self.step):
+                self.curve.add(self.step, self._scores(GLANCE))
             yield Progress(self.step, self.steps)
 
     def finish(self) -> dict[str, Any]:
         """The scores on all test samples, as the record has them."""
         scores = self._scores(None)
-        self._add_point(scores)
+        self.curve.add(self.step, scores)
         return scores | {
-            "curve": self.curve,
+            "curve": self.curve.points,
             "train_seconds": round(self.seconds, 2),
             "images_per_second": round(self.samples / self.seconds, 1),
         }
@@ -94,15 +93,9 @@ class TaskRun:
     def resume(self, path: Path) -> None:
         """There is nothing to go on with."""
 
-    @property
-    def _optimizer(self) -> torch.optim.Optimizer:
-        if self.task.optimizer is None:  # set by Task itself
-            raise MixError.of("optimizer", None, "a torch optimizer")
-        return self.task.optimizer
-
     def _one_step(self, batch: Batch, rates: list[float]) -> Tensor:
         """Do one optimizer step; the loss of its batch, on the device."""
-        task, optimizer = self.task, self._optimizer
+        task, optimizer = self.task, self.optimizer
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (task.schedule(self.step / self.steps) if task.schedule else 1.0)
         x, y = batch
@@ -162,17 +155,6 @@ class TaskRun:
         logits, labels = torch.cat(outputs).float().cpu(), torch.cat(targets).long().cpu()
         scores: dict[str, Any] = score(logits, labels)
         return scores if glance is not None else scores | calibration_scores(logits, labels)
-
-    def _add_point(self, scores: dict[str, Any]) -> None:
-        losses, self._losses = self._losses, []
-        self.curve.append(
-            {
-                "epoch": round(self.step / self.steps_per_epoch, 3),
-                "train_loss": sum(losses) / len(losses),
-                "accuracy": scores["accuracy"],
-                "loss": scores["loss"],
-            }
-        )
 
 
 def _samples(y: Any) -> int:
