@@ -125,13 +125,13 @@ def parse_arms(texts: Sequence[str]) -> list[Arm]:
     Raises:
         MixError: As for ``parse_arm``, or if two arms are the same.
     """
-    arms: dict[str, str] = {}
+    found: dict[Arm, str] = {}
     for text in texts:
-        name = str(parse_arm(text))
-        if name in arms:
-            raise MixError(f"ARM takes arms that differ, got {arms[name]!r} and {text!r}, which are the same")
-        arms[name] = text
-    return [parse_arm(name) for name in arms]
+        arm = parse_arm(text)
+        if arm in found:
+            raise MixError(f"ARM takes arms that differ, got {found[arm]!r} and {text!r}, which are the same")
+        found[arm] = text
+    return list(found)
 
 
 def arm_names() -> list[str]:

@@ -152,7 +152,7 @@ def draw_frontier(study: Study, images: int, score: Score) -> str:
         log_x=True,
     )
     plot.x_axis("epochs of training", lengths)
-    plot.y_axis(f"{score.name} ({score.unit.strip()})" if score.unit else score.name)
+    plot.y_axis(score.label)
     for arm, line in found.items():
         aside = series.aside(study, arm)
         _with_intervals(plot, [(x * aside, i) for x, i in line], score, arm_class(study, arm))

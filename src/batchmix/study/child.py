@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from batchmix.errors import DataError, MixError
+
 STOPPED = 75  # the exit status of a run that was told to stop, and can go on
 FAILED = 1
 
@@ -44,8 +46,6 @@ def one_line(error: BaseException) -> str:
         >>> one_line(ZeroDivisionError("division by zero"))
         'ZeroDivisionError: division by zero'
     """
-    from batchmix.errors import DataError, MixError
-
     said = " ".join(str(error).split())
     if isinstance(error, (MixError, DataError)):
         return said

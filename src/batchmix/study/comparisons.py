@@ -35,6 +35,11 @@ class Score:
     digits: int = 3
     better: str = "lower"
 
+    @property
+    def label(self) -> str:
+        """Name and unit, for an axis of values."""
+        return f"{self.name} ({self.unit.strip()})" if self.unit else self.name
+
     def drawn(self, value: float) -> float:
         """A value, or an end of its interval, where a chart has it: no share lies beyond 0 or 1."""
         return self.scale * (min(max(value, 0.0), 1.0) if self.scale == 100 else value)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import queue
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +104,15 @@ class _Runs:
             Whether all have ended.
         """
         waiting = deque(missing)
-        with self._no_orphans():
+        try:
             while not stopped() and (waiting or self.active):
                 while waiting and self.free:
                     self._start(waiting.popleft())
                 self._hear()
             self._stop()
+        finally:  # whatever happens, no child outlives the study
+            for child in self.active:
+                child.kill()
         return not (waiting or self.cut_short)
 
     def _start(self, run: Run) -> None:
@@ -171,15 +172,6 @@ class _Runs:
             self._hear()
         self.cut_short = self.cut_short or bool(self.active)
 
-    @contextmanager
-    def _no_orphans(self) -> Iterator[None]:
-        """Whatever happens, no child outlives the study."""
-        try:
-            yield
-        finally:
-            for child in self.active:
-                child.kill()
-
 
 def environments(jobs: int | None, threads: int | None, device: torch.device) -> list[dict[str, str]]:
     """The variables of each of the processes side by side: its threads, and its GPU.
@@ -208,7 +200,7 @@ def _asked(plan: StudyPlan, folder: Path, command: str) -> StudyPlan:
         before = plan_of(read_asked(folder), folder)
         failed = all(record["status"] == "failed" for record in read_study(folder).records)
         # Where nothing has come out yet, the file of a task was mended.
-        plan = (dataclasses.replace(before, source=plan.source) if failed else before).extended(plan)
+        plan = (replace(before, source=plan.source) if failed else before).extended(plan)
         if plan == before:
             return plan
     write_asked(folder, {**plan.as_dict(), "command": command, "batchmix": __version__})
@@ -221,7 +213,7 @@ def plan_of(asked: dict[str, Any], folder: Path) -> StudyPlan:
     Raises:
         DataError: If it is none.
     """
-    names = [field.name for field in dataclasses.fields(StudyPlan)]
+    names = [field.name for field in fields(StudyPlan)]
     try:
         # A study of an earlier version has no source.
         return StudyPlan.from_dict({name: asked[name] for name in names if name in asked or name != "source"})

@@ -31,7 +31,7 @@ def study_images(image_set: ImageSet, count: int) -> StudyImages:
     """The test images, and ``count`` of the training images, chosen class by class.
 
     Args:
-        image_set: An ``ImageSet``.
+        image_set: As ``load_images`` gives it.
         count: How many; all of them are in their own order.
 
     Raises:

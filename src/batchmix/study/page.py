@@ -11,6 +11,7 @@ from typing import Any
 from batchmix.errors import MixError
 from batchmix.study import charts, series, tables, words
 from batchmix.study.comparisons import SHOWN_AT, Comparison, of, scores_of
+from batchmix.study.plan import RECIPE
 from batchmix.study.records import Budget, Study
 from batchmix.study.sentences import POWER, Sentence
 
@@ -166,7 +167,7 @@ def _parts(study: Study, comparisons: Sequence[Comparison], sentences: Sequence[
     return {
         "title": _title(study),
         "state": _state(study),
-        "command": " ".join(str(study.asked.get("command", "")).split()),
+        "command": " ".join(str(study.asked["command"]).split()),
         "asked": tables.asked_rows(study),
         "sentences": {
             arm: [one for one in sentences if one.arm == arm]
@@ -186,7 +187,7 @@ def _parts(study: Study, comparisons: Sequence[Comparison], sentences: Sequence[
 
 def _title(study: Study) -> str:
     asked = study.asked
-    what = asked.get("data") if asked.get("task") in (None, "recipe") else asked["task"]
+    what = asked["data"] if asked["task"] == RECIPE else asked["task"]
     others = study.arms[1:]
     if not others:
         return f"{study.baseline} on {what}"
@@ -196,7 +197,7 @@ def _title(study: Study) -> str:
 
 def _state(study: Study) -> str:
     """How far the study is, in a sentence."""
-    asked = len(study.arms) * len(study.asked.get("seeds", [])) * len(study.budgets)
+    asked = len(study.arms) * len(study.asked["seeds"]) * len(study.budgets)
     failed = len(study.failed)
     ended = len(study.records) - failed
     missing = max(0, asked - ended - failed)
@@ -206,15 +207,11 @@ def _state(study: Study) -> str:
     return ", ".join(parts) + "."
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def _forests(study: Study, comparisons: Sequence[Comparison]) -> list[Chart]:
     found = [
         Chart(
             charts.draw_differences(study, of(comparisons, key=score.key)),
-            _capital(score.name)
+            words.capital(score.name)
             + (f": {score.better} is better" if score.better else ": neither is better by itself"),
         )
         for score in scores_of(study)
@@ -226,7 +223,8 @@ def _forests(study: Study, comparisons: Sequence[Comparison]) -> list[Chart]:
 def _frontiers(study: Study) -> list[Chart]:
     found = [
         Chart(
-            charts.draw_frontier(study, images, score), f"{_capital(score.name)}, {images:,} training images"
+            charts.draw_frontier(study, images, score),
+            f"{words.capital(score.name)}, {images:,} training images",
         )
         for images in series.frontiers(study)
         for score in scores_of(study)

@@ -97,13 +97,13 @@ def _draw_curves(axes: Axes, study: Study, score: Score) -> None:
             axes.plot(*_columns(run, score.scale), color=_colour(study, arm), linewidth=0.6, alpha=0.35)
         axes.plot(*_columns(found.mean, score.scale), linewidth=1.8, label=arm, **_style(study, arm))
     axes.set_xlabel("epochs of training", fontsize=9)
-    axes.set_ylabel(f"{score.name}{f' ({score.unit.strip()})' if score.unit else ''}", fontsize=9)
+    axes.set_ylabel(score.label, fontsize=9)
 
 
 def _draw_frontier(axes: Axes, study: Study, score: Score) -> None:
     """The main score against the length of training, for the largest number of images."""
     images = max(series.frontiers(study))
-    axes.set_title(f"{score.name[:1].upper()}{score.name[1:]} against budget", fontsize=10, loc="left")
+    axes.set_title(f"{words.capital(score.name)} against budget", fontsize=10, loc="left")
     lengths = sorted(epochs for count, epochs in study.budgets if count == images)
     for arm in study.arms:
         found = series.frontier(study, arm, images, score.key)
@@ -119,7 +119,7 @@ def _draw_frontier(axes: Axes, study: Study, score: Score) -> None:
     axes.set_xticks(lengths, [f"{length:g}" for length in lengths])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("epochs of training", fontsize=9)
-    axes.set_ylabel(f"{score.name}{f' ({score.unit.strip()})' if score.unit else ''}", fontsize=9)
+    axes.set_ylabel(score.label, fontsize=9)
 
 
 def _draw_reliability(axes: Axes, study: Study) -> None:

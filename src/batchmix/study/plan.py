@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from batchmix.errors import MixError
@@ -15,7 +14,7 @@ from batchmix.study.arms import parse_arms
 
 OF_THE_ARM = ("mix", "alpha", "per", "fold", "mix_until", "p_sample", "square")
 OF_THE_RUN = ("epochs", "images", "seed")
-SHARED = tuple(f.name for f in dataclasses.fields(TrainConfig) if f.name not in (*OF_THE_ARM, *OF_THE_RUN))
+SHARED = tuple(f.name for f in fields(TrainConfig) if f.name not in (*OF_THE_ARM, *OF_THE_RUN))
 """The fields of the recipe's config that all runs of a study have in common."""
 
 RECIPE = "recipe"
@@ -115,7 +114,7 @@ class StudyPlan:
         """The plan as JSON takes it."""
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+            for name, value in ((f.name, getattr(self, f.name)) for f in fields(self))
         }
 
     @classmethod
@@ -144,7 +143,7 @@ class StudyPlan:
             for name in ("arms", "seeds", "epochs")
         }
         source = self.source or asked.source
-        return dataclasses.replace(self, source=source, **lists)  # type: ignore[arg-type]
+        return replace(self, source=source, **lists)  # type: ignore[arg-type]
 
 
 def shared_config(given: Mapping[str, Any], size: int | None) -> dict[str, Any]:

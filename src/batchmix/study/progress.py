@@ -29,7 +29,7 @@ class StudyProgress:
         self.bar: Progress | None = None
         self.shares: dict[Run, float] = {}  # of the steps of each run
         self.first: dict[Run, float] = {}  # what was done before, by a run that goes on
-        self.total = self.ended_before = self.count = 0
+        self.total = self.count = 0
         self.work = 0.0
         self.begun = time.monotonic()
 

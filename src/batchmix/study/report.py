@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from batchmix.files import cannot_write, write_whole
+from batchmix.files import write_whole
 from batchmix.study import page
 from batchmix.study.comparisons import TIME, Comparison, cells, compare_all, scores_of
 from batchmix.study.picture import write_picture
-from batchmix.study.records import Study
+from batchmix.study.records import Study, make_folder
 from batchmix.study.sentences import Sentence, write_sentences
 from batchmix.study.statistics import Interval
 
@@ -32,10 +32,7 @@ def write_report(study: Study, folder: Path) -> list[Path]:
     Raises:
         DataError: If a file cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+    make_folder(folder)
     comparisons = compare_all(study)
     sentences = write_sentences(study, comparisons)
     numbers = json.dumps(as_dict(study, comparisons, sentences), indent=1, allow_nan=False)

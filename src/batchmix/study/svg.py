@@ -27,10 +27,10 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def span(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
+def span(values: Sequence[float]) -> tuple[float, float]:
     """The range of the values with some room around it; never empty."""
     low, high = min(values), max(values)
-    room = (high - low) * share or abs(high) * 0.05 or 1.0
+    room = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
     return low - room, high + room
 
 
@@ -78,9 +78,9 @@ class Plot:
             self.text(at, self.bottom + 15, _tick(tick), "tick", anchor="middle")
         self.text((self.left + self.right) / 2, self.size[1] - 7, label, "label", anchor="middle")
 
-    def y_axis(self, label: str, ticks: Sequence[float] | None = None) -> None:
+    def y_axis(self, label: str) -> None:
         """The same for the y axis."""
-        for tick in nice_ticks(*self._y_range) if ticks is None else ticks:
+        for tick in nice_ticks(*self._y_range):
             at = self.y(tick)
             self.draw("line", "grid", x1=self.left, x2=self.right, y1=at, y2=at)
             self.text(self.left - 6, at + 4, _tick(tick), "tick", anchor="end")

@@ -73,7 +73,7 @@ def runs_table(study: Study) -> Table:
                 _plain(record.get(name), digits)
                 for name, digits in (("train_seconds", 1), ("images_per_second", 0), ("peak_memory_mb", 0))
             ),
-            str(record.get("date", words.NOTHING)),
+            str(record["date"]),
         ]
         for record in study.records
         if record["status"] == "done"
@@ -100,16 +100,16 @@ def asked_rows(study: Study) -> list[tuple[str, str]]:
     """What was asked, and what it was run on; the command is shown apart."""
     asked = study.asked
     versions = dict.fromkeys(str(r["batchmix"]) for r in study.records if r.get("batchmix"))
-    dates = sorted({str(record["date"])[:10] for record in study.records if record.get("date")})
+    dates = sorted({str(record["date"])[:10] for record in study.records})
     rows = [
-        ("data", str(asked.get("data") or words.NOTHING)),  # a task brings its own
-        ("task", str(asked.get("task", words.NOTHING))),
+        ("data", str(asked["data"] or words.NOTHING)),  # a task brings its own
+        ("task", str(asked["task"])),
         ("images", words.listed(dict.fromkeys(f"{images:,}" for images, _ in study.budgets) or ["none"])),
         ("epochs", words.listed(dict.fromkeys(f"{epochs:g}" for _, epochs in study.budgets) or ["none"])),
         ("arms", ", ".join(study.arms)),
         ("baseline", study.baseline),
-        ("seeds", _seeds(asked.get("seeds", []))),
-        ("settings", _settings(asked.get("config") or {})),
+        ("seeds", _seeds(asked["seeds"])),
+        ("settings", _settings(asked["config"])),
         ("machine", "; ".join(words.machines(study)) or words.NOTHING),
         ("batchmix", ", ".join(versions) or words.NOTHING),
         ("date", " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else words.NOTHING),

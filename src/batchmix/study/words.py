@@ -96,6 +96,16 @@ def short(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
+def capital(text: str) -> str:
+    """The text as it begins a line.
+
+    Example:
+        >>> capital("loss"), capital("ECE")
+        ('Loss', 'ECE')
+    """
+    return text[:1].upper() + text[1:]
+
+
 def listed(items: Iterable[object]) -> str:
     """A list as in a sentence.
 
