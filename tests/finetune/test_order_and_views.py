@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from pathlib import Path
 
 import numpy as np
@@ -108,12 +106,3 @@ def test_crops_lie_within_the_image(shape: tuple[int, int]) -> None:
 def test_a_wrong_value_is_named(name: str, value: object) -> None:
     with pytest.raises(MixError, match=f"^{name} takes"):
         FolderConfig(**{name: value})
-
-
-def test_workers_are_not_signalled_with_their_parent(files: ImageFiles) -> None:
-    """Ctrl-C and torchrun signal a group of processes, and the training has yet to write its checkpoint."""
-    loading = stream(Views(files, 32), [[(4, 0)], [(5, 0)]], workers=1)
-    next(loading)
-    (worker,) = multiprocessing.active_children()
-    assert os.getpgid(worker.pid) != os.getpgrp()
-    assert len(list(loading)) == 1

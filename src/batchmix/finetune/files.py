@@ -1,7 +1,7 @@
 """The files of a folder of images, in few bytes: millions of names would cost gigabytes as objects.
 
-One array for all processes of a host to share: a forked worker counts no references in it, so that its pages
-are never copied.
+One array for all forks of a process to share: they count no references in it, so that its pages are never
+copied. Workers that are started otherwise are sent a copy.
 """
 
 from __future__ import annotations

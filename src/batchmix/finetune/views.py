@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch import distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from batchmix.data.decoding import decode_crop, decode_square
@@ -99,21 +106,68 @@ def stream(
         collate_fn=_as_it_is,
         pin_memory=pinned,
         worker_init_fn=_stand_apart,
+        multiprocessing_context=_way_to_start() if workers else None,
     )
-    for loaded in loader:
+    with _signals_wait():
+        decoded = iter(loader)  # where the workers start
+    for loaded in decoded:
         if isinstance(loaded, str):
             raise DataError(loaded)
         yield loaded
 
 
-def _stand_apart(worker: int) -> None:
-    """Leave the group of processes that Ctrl-C and torchrun signal as a whole, in the worker itself.
+def _way_to_start() -> Any:
+    """How workers start: None, torch's own way, or under torchrun forks of a process that has one thread.
+
+    Such a server leaves the threads of gloo and NCCL behind, in whose middle CPython can hang in a fork. It
+    takes the time of importing torch, 3 s where it was measured, once for a rank; its forks then take a tenth
+    of a second, as forks of the rank do, where "spawn" takes those 3 s for each worker, and again for every
+    test. A process alone has none of these threads: it forks itself, and its workers share the names of the
+    images.
+    """
+    if sys.platform == "win32" or not (dist.is_available() and dist.is_initialized()):
+        return None
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "numpy.random", "PIL.Image"])
+    resource_tracker.ensure_running()  # here, as Python lets signals through where it starts
+    return context
+
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Around the start of workers, who inherit it: none is stopped before it stands apart, nor their server.
 
     A signal asks the training to stop after its step; a loader that has lost a worker to it would raise an
-    error instead, and no checkpoint would be written. Workers end with their parent all the same.
+    error instead, and no checkpoint would be written.
     """
-    if hasattr(os, "setpgid"):  # not on Windows, where there are no such groups
-        os.setpgid(0, 0)
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _stand_apart(worker: int) -> None:
+    """Leave the group of processes that Ctrl-C and torchrun signal as a whole, in the worker itself."""
+    if sys.platform == "win32":  # where there are no such groups
+        return
+    os.setpgid(0, 0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End where the training was killed: torch's workers watch their server, which they keep alive."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _as_it_is(loaded: Any) -> Any:
