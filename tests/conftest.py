@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,3 +43,32 @@ def unmoved_global_rng() -> Iterator[None]:
     after = global_rng_states()
     moved = [name for name in before if before[name] != after[name]]
     assert not moved, f"the test moved the global generator of {', '.join(moved)}"
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from batchmix.lock import only_one
+with only_one(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hold() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """``hold(folder)``: another process that works on a folder, as a run and a study do, till its end."""
+    held = []
+
+    def hold(folder: Path) -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", HOLD, str(folder)]
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        held.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield hold
+    for process in held:
+        process.kill()
+        process.communicate()

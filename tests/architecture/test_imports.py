@@ -32,7 +32,7 @@ LAYERS = (
     "bench",
     "cli",
 )
-OPEN = {"errors", "files", "_version"}  # to all
+OPEN = {"errors", "files", "lock", "_version"}  # to all
 ROOT = "__init__"  # batchmix itself, the public names
 SECOND_NAMES = {"pytorch_lightning": "lightning"}  # one framework of two names: one adapter of two names
 
@@ -49,6 +49,7 @@ MAY_IMPORT |= {
     "__main__": {"cli"},
     "errors": set(),
     "files": set(),
+    "lock": set(),
     "_version": set(),
 }
 

@@ -180,3 +180,29 @@ def test_every_process_has_two_images_of_a_batch(train: Train, tmp_path: Path) -
             Progress(shown=False),
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("auto", [False, True])
+def test_two_processes_do_not_work_on_one_run(
+    train: Train, stopped: Path, hold: Callable[[Path], Any], auto: bool
+) -> None:
+    where = {"resume": AUTO, "out": stopped} if auto else {"resume": stopped}
+    kept = (stopped / "checkpoint.pt").read_bytes()
+    hold(stopped)
+    with pytest.raises(DataError, match=rf"^{stopped} is in use by process \d+ on [^\n]*$"):
+        train(**where)
+    assert (stopped / "checkpoint.pt").read_bytes() == kept
+    other_rank = World(rank=1)  # the first one holds the folder for it
+    with recipe_run.run_folder(FolderOptions("folder", "", world=other_rank, **where), "name") as folder:
+        assert folder == stopped
+
+
+def test_a_run_holds_its_folder_while_it_lasts(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(folder_run, "check_loss", lambda *_: seen.extend(tmp_path.glob("*/.lock")))
+    summary = train(out=tmp_path)
+    assert summary is not None
+    assert {path.parent for path in seen} == {Path(summary["folder"])}
+    assert not list(tmp_path.glob("*/.lock"))

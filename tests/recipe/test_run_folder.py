@@ -229,3 +229,11 @@ def test_a_device_that_is_not_there_is_one_line_before_anything_is_made(train, t
         with pytest.raises((DataError, ValueError), match=rf"^[^\n]*device[^\n]*{device}[^\n]*$"):
             train(out=tmp_path / "runs", device=device)
     assert names(tmp_path) == []
+
+
+def test_two_processes_do_not_go_on_with_one_run(train, stopped, hold):
+    kept = (stopped / "checkpoint.pt").read_bytes()
+    hold(stopped)
+    with pytest.raises(DataError, match=rf"^{stopped} is in use by process \d+ on [^\n]*$"):
+        train(resume=stopped)
+    assert (stopped / "checkpoint.pt").read_bytes() == kept

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from batchmix.errors import DataError, MixError
 from batchmix.study import children, engine
 from batchmix.study.engine import EngineOptions, ask_task, compare, environments
 from batchmix.study.execute import execute
-from batchmix.study.lock import only_one
 from batchmix.study.plan import Run, StudyPlan
 from batchmix.study.progress import StudyProgress
 from batchmix.study.records import OF_A_DONE_RUN, read_study
@@ -340,24 +338,15 @@ def test_each_child_sees_one_gpu(monkeypatch, jobs, device, shown, expected):
 # The folder
 
 
-def test_two_studies_do_not_share_a_folder(stage):
+def test_two_studies_do_not_share_a_folder(stage, hold):
     stage.out.mkdir()
-    with only_one(stage.out), pytest.raises(DataError, match=f"in use by process {os.getpid()} on"):
+    holder = hold(stage.out)
+    with pytest.raises(DataError, match=f"{stage.out.name} is in use by process {holder.pid} on"):
         stage.compare()
     assert stage.started() == []
+    holder.kill()
+    holder.wait()
     assert len(stage.compare().records) == 4
-
-
-def test_the_lock_of_a_process_that_was_killed_is_taken_over(stage):
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    stage.out.mkdir()
-    machine = __import__("platform").node()
-    (stage.out / ".lock").write_text(f"{process.pid} on {machine}")
-    assert len(stage.compare().records) == 4
-    (stage.out / ".lock").write_text(f"{process.pid} on another machine")
-    with pytest.raises(DataError, match="on another machine; if that is not so, remove"):
-        stage.compare()
 
 
 @pytest.mark.parametrize(

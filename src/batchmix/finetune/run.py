@@ -73,36 +73,36 @@ def train_folder(config: FolderConfig, options: FolderOptions, progress: Progres
     device = pick_device(options.device)
     train, test = (ImageFiles(listing.folder, entries) for entries in (listing.train, listing.test))
     training = FolderTraining(config, train, listing.classes, device, world=world, exact=exact)
-    folder = run_folder(options, f"{config.model}-{config.mix}-seed{config.seed}")
-    progress.start(f"{config.model}, {config.mix}, {len(train):,} images, into {folder}", training.steps)
-    if state is not None:
-        training.load_state_dict(state)
-    elif world.first:
-        write_json(folder / "config.json", {**config.as_dict(), "classes": listing.classes})
-        write_json(folder / "machine.json", {**describe_machine(device), "batchmix": __version__})
-    del listing
-    scores = _follow(training, test, folder, options, progress)
-    if scores is None:
-        return None
-    summary = {
-        **config.as_dict(),
-        **scores,
-        **images,
-        "train_seconds": round(training.seconds, 2),
-        "images_per_second": round(training.steps * config.batch_size / training.seconds, 1),
-        "ranks": world.size,
-        "workers": options.workers,
-        **describe_machine(device),
-        "batchmix": __version__,
-        "command": options.command,
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    if world.first:
-        _finish(training, folder, summary)
-        if options.record is not None:
-            append_line(options.record, summary)
-    world.wait()
-    return {"folder": str(folder), **summary}
+    with run_folder(options, f"{config.model}-{config.mix}-seed{config.seed}") as folder:
+        progress.start(f"{config.model}, {config.mix}, {len(train):,} images, into {folder}", training.steps)
+        if state is not None:
+            training.load_state_dict(state)
+        elif world.first:
+            write_json(folder / "config.json", {**config.as_dict(), "classes": listing.classes})
+            write_json(folder / "machine.json", {**describe_machine(device), "batchmix": __version__})
+        del listing
+        scores = _follow(training, test, folder, options, progress)
+        if scores is None:
+            return None
+        summary = {
+            **config.as_dict(),
+            **scores,
+            **images,
+            "train_seconds": round(training.seconds, 2),
+            "images_per_second": round(training.steps * config.batch_size / training.seconds, 1),
+            "ranks": world.size,
+            "workers": options.workers,
+            **describe_machine(device),
+            "batchmix": __version__,
+            "command": options.command,
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        if world.first:
+            _finish(training, folder, summary)
+            if options.record is not None:
+                append_line(options.record, summary)
+        world.wait()
+        return {"folder": str(folder), **summary}
 
 
 def _follow(

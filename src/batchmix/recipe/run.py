@@ -14,7 +14,7 @@ import shlex
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from batchmix.data import CIFAR10_CLASSES, load_cifar10
 from batchmix.errors import DataError, MixError
 from batchmix.files import cannot_write, write_whole
 from batchmix.kernels import selected
+from batchmix.lock import only_one
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.evaluation import evaluate
 from batchmix.recipe.images import MEAN, STD, normalize
@@ -98,52 +99,52 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
             progress.note(f"{busy:.0%} of this machine is busy with something else: timings will say little")
     with world.first_on_host():  # which fetches the images for the others
         data = load_cifar10(options.data, progress=progress.shown)
-    folder = run_folder(options, f"{config.mix}-seed{config.seed}")
-    progress.start(f"{config.mix}, seed {config.seed}, into {folder}", config.steps)
+    with run_folder(options, f"{config.mix}-seed{config.seed}") as folder:
+        progress.start(f"{config.mix}, seed {config.seed}, into {folder}", config.steps)
 
-    images, labels = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
-    training = Training(config, images, labels, device, world=world, exact=exact)
-    if state is not None:
-        training.load_state_dict(state)
-    elif world.first:
-        write_json(folder / "config.json", {"preset": options.preset, **config.as_dict()})
-        write_json(folder / "machine.json", {**describe_machine(device), "batchmix": __version__})
-        draw_mixed(training, folder / "mixed.png")
-    if not follow(training, folder, progress):
-        if world.first:
-            root = [] if options.data is None else ["--root", options.data]
-            words = (*root, "--resume", folder)
-            say_how_to_go_on(progress, training.step, config.steps, *words, ranks=world.size)
-        return None
-    if not world.first:
-        world.wait()  # for the first rank's test
-        return {}
+        images, labels = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
+        training = Training(config, images, labels, device, world=world, exact=exact)
+        if state is not None:
+            training.load_state_dict(state)
+        elif world.first:
+            write_json(folder / "config.json", {"preset": options.preset, **config.as_dict()})
+            write_json(folder / "machine.json", {**describe_machine(device), "batchmix": __version__})
+            draw_mixed(training, folder / "mixed.png")
+        if not follow(training, folder, progress):
+            if world.first:
+                root = [] if options.data is None else ["--root", options.data]
+                words = (*root, "--resume", folder)
+                say_how_to_go_on(progress, training.step, config.steps, *words, ranks=world.size)
+            return None
+        if not world.first:
+            world.wait()  # for the first rank's test
+            return {}
 
-    labels = torch.from_numpy(data.test_y).long().to(device)
-    images = normalize(torch.from_numpy(data.test_x).to(device))
-    progress.say("testing")
-    scores = evaluate(training.net, images, labels, autocast=training.autocast)
-    check_loss(scores.loss, training.step, config.steps)  # of what the last step made
-    summary = {
-        "preset": options.preset,
-        **config.as_dict(),
-        **scores.as_dict(),
-        "train_seconds": round(training.seconds, 2),
-        "images_per_second": round(config.steps * config.batch_size / training.seconds, 1),
-        **describe_machine(device),
-        "busy_before": round(busy, 2),
-        "ranks": world.size,
-        "kernel": selected.current(),
-        "batchmix": __version__,
-        "command": options.command,
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    finish(training, folder, summary)
-    if options.record is not None:
-        append_line(options.record, summary)
-    progress.done()
-    world.wait()
-    return {"folder": str(folder), **summary}
+        labels = torch.from_numpy(data.test_y).long().to(device)
+        images = normalize(torch.from_numpy(data.test_x).to(device))
+        progress.say("testing")
+        scores = evaluate(training.net, images, labels, autocast=training.autocast)
+        check_loss(scores.loss, training.step, config.steps)  # of what the last step made
+        summary = {
+            "preset": options.preset,
+            **config.as_dict(),
+            **scores.as_dict(),
+            "train_seconds": round(training.seconds, 2),
+            "images_per_second": round(config.steps * config.batch_size / training.seconds, 1),
+            **describe_machine(device),
+            "busy_before": round(busy, 2),
+            "ranks": world.size,
+            "kernel": selected.current(),
+            "batchmix": __version__,
+            "command": options.command,
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        finish(training, folder, summary)
+        if options.record is not None:
+            append_line(options.record, summary)
+        progress.done()
+        world.wait()
+        return {"folder": str(folder), **summary}
 
 
 def follow(training: Training, folder: Path, progress: Progress) -> bool:
@@ -291,13 +292,24 @@ def _log_line(report: StepReport, training: Training) -> dict[str, Any]:
     }
 
 
-def run_folder(options: RunOptions, name: str) -> Path:
-    """Where all ranks find the run: a stopped one's folder, or one that the first rank makes.
+@contextmanager
+def run_folder(options: RunOptions, name: str) -> Iterator[Path]:
+    """Where all ranks find the run: a stopped one's folder, or one that the first rank makes, and then holds.
 
     A record that cannot be appended to is said here, not after the training.
+
+    Raises:
+        DataError: If another process works on the run, or a file cannot be written.
     """
-    if options.record is not None and options.world.first:
+    first = options.world.first
+    if options.record is not None and first:
         _append(options.record, "")
+    folder = _folder_of(options, name)
+    with only_one(folder) if first else nullcontext():
+        yield folder
+
+
+def _folder_of(options: RunOptions, name: str) -> Path:
     if options.resume not in (None, AUTO):
         return options.resume
     if options.resume is None:

@@ -15,12 +15,12 @@ import torch
 
 from batchmix._version import __version__
 from batchmix.errors import DataError, MixError, why
+from batchmix.lock import only_one
 from batchmix.recipe.machine import visible_gpus
 from batchmix.recipe.run import stop_on_signal
 from batchmix.recipe.training import pick_device
 from batchmix.study.children import GRACE, Child, Events
 from batchmix.study.execute import outline
-from batchmix.study.lock import only_one
 from batchmix.study.plan import Run, StudyPlan
 from batchmix.study.progress import StudyProgress
 from batchmix.study.records import (
