@@ -38,6 +38,9 @@ def decode_square(path: Path, size: int) -> NDArray[np.uint8]:
     a quarter or an eighth where that still has twice the size needed. EXIF orientation is honoured, an
     animation gives its first frame, and transparency is dropped, as torchvision's ImageFolder does.
 
+    Of 16 bits a sample the upper 8 are kept. Where they hold a sensor's 10 or 12 bits the image comes out
+    dark, as nothing in the file tells it from a dark one: scale such values before they are saved.
+
     Args:
         path: An image file.
         size: Side of the square in pixels.

@@ -62,8 +62,9 @@ def load_images(
       pixels are padded with zeros to 32 x 32, and gray is repeated to three channels.
     - ``"folder:PATH"``: ``train/CLASS/IMAGE`` with ``test`` (or, where there is none, ``val``, ``valid`` or
       ``validation``), or ``CLASS/IMAGE``, of which a fifth is to test with, chosen by the names alone. The
-      shorter side of each image becomes ``size``, and its middle is taken. Decoded once: the squares are kept
-      in the cache folder until an image changes.
+      shorter side of each image becomes ``size``, and its middle is taken. Of 16 bits a sample the upper 8
+      are kept: values of 10 or 12 bits in them come out dark. Decoded once: the squares are kept in the cache
+      folder until an image changes.
 
     The published sets are fetched from their official sites where they are on no disk, kept, and checked
     in every case.
