@@ -123,6 +123,14 @@ def test_what_is_of_cifar10_is_nothing_for_a_folder(capsys, words):
     assert f"error: {words[0]} takes nothing beside --data folder:PATH, got " in line
 
 
+def test_the_home_folder_is_known_after_folder_too(capsys, tmp_path, monkeypatch):
+    """A shell that meets ~ in the middle of a word leaves it as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "images").mkdir()
+    line = refused(capsys, "train", "--data", "folder:~/images", "--out", tmp_path / "runs")
+    assert f"no class folders in {tmp_path / 'images'}" in line
+
+
 def test_a_folder_without_a_checkpoint_and_a_broken_one(capsys, tmp_path):
     assert "found no" in refused(capsys, "train", "--resume", tmp_path / "none")
     assert "found no" in refused(capsys, "train", "--resume", tmp_path)

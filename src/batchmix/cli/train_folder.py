@@ -113,7 +113,7 @@ def run(args: argparse.Namespace, world: World) -> int:
         preset="folder",
         command="batchmix " + shlex.join(sys.argv[1:]),
         device=args.device,
-        data=Path(path),
+        data=Path(path).expanduser(),
         out=args.out,
         resume=args.resume,
         record=args.record,
