@@ -15,10 +15,8 @@ from typing import TextIO
 from batchmix.errors import DataError
 from batchmix.files import cannot_write
 
-_HELD = (
-    errno.EACCES,
-    errno.EAGAIN,
-)  # by another process; all else says that there are no locks in this place
+# By another process; all else says that there are no locks in this place.
+_HELD = errno.EACCES, errno.EAGAIN
 
 
 @contextmanager
