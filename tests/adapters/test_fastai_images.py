@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from fastai.data.transforms import MultiCategory
 from fastai.interpret import ClassificationInterpretation, Interpretation
 from fastai.learner import load_learner
 from fastai.losses import CrossEntropyLossFlat
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import batchmix as bm
-from batchmix.adapters.fastai import MixUpCallback, MixUpLoss
+from batchmix.adapters.fastai import MixUpCallback, MixUpLoss, _title
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:load_learner` uses Python's insecure pickle"),
@@ -147,5 +148,23 @@ def test_batches_of_plain_tensors_are_drawn_too() -> None:
     assert not any(axis.axison for axis in plt.gcf().axes)
     assert texts(plt.gcf())[0] == f"{w:.2f} {a} + {1 - w:.2f} {b}"
     plt.close("all")
+    learn.mix_up.show_batch(max_n=8)
+    assert plt.gcf().axes[0].get_gridspec().get_geometry() == (2, 4)  # as fastai's own
+    for given in ({"nrows": 1}, {"ncols": 4}, {"nrows": 2, "ncols": 3}):
+        learn.mix_up.show_batch(max_n=4, **given)
+        assert len(texts(plt.gcf())) == 4  # none is left out
+    plt.close("all")
     with pytest.raises(bm.MixError, match=r"^show_batch takes images \(C, H, W\), got "):
         learner(batches(torch.rand(8, 5), Y[:8])).mixup().mix_up.show_batch()
+
+
+@pytest.mark.parametrize(
+    ("own", "partner", "wanted"),
+    [
+        ("cat", "dog", "0.75 cat + 0.25 dog"),
+        (MultiCategory(["sea", "sun"]), MultiCategory([]), "0.75 sea;sun + 0.25"),
+        ("american_bulldog", "basset_hound", "0.75 american_bulldog\n+ 0.25 basset_hound"),
+    ],
+)
+def test_titles_of_mixed_images_do_not_run_into_one_another(own: Any, partner: Any, wanted: str) -> None:
+    assert _title(0.75, own, partner) == wanted

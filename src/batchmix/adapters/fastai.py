@@ -52,6 +52,7 @@ with needs("fastai"):
     from fastai.callback.core import Callback
     from fastai.callback.mixup import MixHandler
     from fastai.data.core import TfmdDL
+    from fastai.data.transforms import MultiCategory
     from fastai.learner import Learner, Metric
     from fastai.losses import BaseLoss, LabelSmoothingCrossEntropy
     from fastai.torch_core import show_image, subplots
@@ -60,6 +61,8 @@ __all__ = ["MixUpCallback", "MixUpLoss", "MixedAccuracy", "mixup"]
 
 MIXING = 9.5  # after CastToTensor (9), so that samples are plain tensors, and before MixedPrecision (10)
 LOSS = -9  # before every callback that changes the loss: regularisers (0), GradientAccumulation (6)
+
+TITLE = 28  # characters above an image of fastai's size; longer titles would run into one another
 
 ASKED_OF_A_LOSS = ("activation", "decodes", "reduction")
 """What fastai reads from ``learn.loss_func`` where it has it, to predict and to interpret."""
@@ -166,9 +169,7 @@ class MixUpCallback(Callback):
             MixError: If the batches do not hold images.
         """
         images, titles = self._pictures(max_n)
-        columns = max(1, math.isqrt(len(images)))
-        shape = {"nrows": math.ceil(len(images) / columns), "ncols": columns, **kwargs}
-        axes = list(subplots(**shape)[1].flat)
+        axes = list(subplots(**{**kwargs, **_grid(len(images), **kwargs)})[1].flat)
         for ax in axes:
             ax.set_axis_off()  # of those that are left over
         for image, title, ax in zip(images, titles, axes, strict=False):
@@ -438,14 +439,22 @@ def _samples(dl: Any, parts: tuple[Any, ...], batch: tuple[Any, ...], max_n: int
     return [tuple(sample) for sample in dl.show_batch(typed, max_n=max_n, show=False)[2]]
 
 
+def _grid(count: int, nrows: int | None = None, ncols: int | None = None, **_: Any) -> dict[str, int]:
+    """Rows and columns for so many images, as fastai's own grids have them: what is not given follows."""
+    rows = nrows or (math.ceil(count / ncols) if ncols else max(1, math.isqrt(count)))
+    return {"nrows": rows, "ncols": ncols or math.ceil(count / rows)}
+
+
 def _title(lam: float, own: Any, partner: Any) -> str:
     """The labels of a mixed image; the weights alone where targets are not a word or a number."""
-    return " + ".join(
-        f"{share:.2f} {_name(target)}".strip() for share, target in ((lam, own), (1 - lam, partner))
-    )
+    parts = [f"{share:.2f} {_name(target)}".strip() for share, target in ((lam, own), (1 - lam, partner))]
+    title = " + ".join(parts)
+    return title if len(title) <= TITLE else "\n+ ".join(parts)
 
 
 def _name(target: Any) -> str:
+    if isinstance(target, MultiCategory):
+        return ";".join(map(str, target))  # as fastai shows them
     if not isinstance(target, Tensor):
         return str(target)
     return f"{target.item():g}" if target.numel() == 1 else ""
