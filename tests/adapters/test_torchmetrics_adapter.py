@@ -63,6 +63,13 @@ def test_every_position_of_a_segmentation_counts() -> None:
     torch.testing.assert_close(metric.compute(), bm.expected_accuracy(logits, target))
 
 
+def test_samples_are_counted_whole_whatever_their_weights() -> None:
+    for logits, target in make_batches():
+        metric = MixedAccuracy()
+        metric.update(logits, target)
+        assert metric.total == len(target)
+
+
 def test_ignored_positions_count_nothing_and_a_batch_of_them_neither() -> None:
     logits, y = torch.randn(4, 3, 5, 6), torch.randint(3, (4, 5, 6))
     y[:, :2] = 255

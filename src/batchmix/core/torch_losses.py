@@ -145,7 +145,7 @@ def count_labels(target: Parts, weight: Tensor | None, ignore_index: int) -> Ten
     """What the mean over classes divides by: ``lam*w[a] + (1-lam)*w[b]``, ignored entries left out."""
     a, b, lam = target
     first, second = entries_of(a, b, lam, weight, ignore_index)
-    return first.share.sum() + second.share.sum()
+    return (first.share + second.share).sum()  # of whole places where nothing is ignored, whatever lam is
 
 
 class _Entry(NamedTuple):
