@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar, TypedDict, overload
@@ -26,7 +25,7 @@ from batchmix.core.blending import blend
 from batchmix.core.draws import Draws, rank
 from batchmix.core.normalizing import Normalize
 from batchmix.core.plan import MixPlan, check_plan, describe
-from batchmix.core.sampling import check_alpha, check_probability
+from batchmix.core.sampling import check_alpha, check_count, check_probability
 from batchmix.core.schedules import Schedule
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
@@ -106,7 +105,7 @@ class Mixer:
         self.p = check_probability(p)
         self.p_sample = check_probability(p_sample, "p_sample")
         self.schedule = self._check_schedule(schedule)
-        self.seed = torch.initial_seed() if seed is None else _check_count("seed", seed)
+        self.seed = torch.initial_seed() if seed is None else check_count("seed", seed, 0)
         self.step = 0
 
     # What a method provides
@@ -293,7 +292,7 @@ class Mixer:
         """
         if not isinstance(state, Mapping) or set(state) != {"seed", "step"}:
             raise MixError(f"state takes the keys 'seed' and 'step', got {describe(state)}")
-        seed, step = _check_count("seed", state["seed"]), _check_count("step", state["step"])
+        seed, step = check_count("seed", state["seed"], 0), check_count("step", state["step"], 0)
         self.seed, self.step = seed, step
 
     def __repr__(self) -> str:
@@ -390,7 +389,7 @@ class Mixer:
     def _draws(self, step: int | None) -> Draws:
         """Randomness of the next step of this (seed, rank, worker), or of ``step`` in any worker."""
         worker = get_worker_info() if step is None else None
-        step = self.step if step is None else _check_count("step", step)
+        step = self.step if step is None else check_count("step", step, 0)
         # A worker's own seed differs from worker to worker and from epoch to epoch.
         return Draws.of(step, f"{self.seed}/{rank()}/{'' if worker is None else worker.seed}/{step}")
 
@@ -447,13 +446,3 @@ def check_pair(name: str, pair: Any) -> tuple[Tensor, Tensor]:
     if isinstance(pair, (tuple, list)) and [isinstance(part, Tensor) for part in pair] == [True, True]:
         return pair[0], pair[1]
     raise MixError(f"{name} takes a pair of tensors (x, y), got {describe(pair)}")
-
-
-def _check_count(name: str, value: Any) -> int:
-    try:
-        count = -1 if isinstance(value, bool) else operator.index(value)  # numpy's whole numbers too
-    except TypeError:
-        count = -1
-    if count < 0:
-        raise MixError.of(name, value, "a whole number >= 0")
-    return count

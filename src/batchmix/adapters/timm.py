@@ -29,7 +29,7 @@ from torch.utils.data import default_collate
 from batchmix.choice import Choice
 from batchmix.collate import MixCollate
 from batchmix.core.plan import MixPlan, describe
-from batchmix.core.sampling import Per, check_alpha, check_choice, check_probability
+from batchmix.core.sampling import Per, check_alpha, check_choice, check_count, check_probability
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
 from batchmix.methods.cutmix import CutMix
@@ -98,7 +98,7 @@ class Mixup:
         self.mixer = _mixer_of(*given, seed) if mixer is None else _check_mixer(mixer, given, seed)
         self.targets = _Targets(num_classes, label_smoothing, multi_label)
         _check_correct_lam(correct_lam)
-        self.mixup_off_epoch = _check_epoch("mixup_off_epoch", mixup_off_epoch)
+        self.mixup_off_epoch = check_count("mixup_off_epoch", mixup_off_epoch, 0)
         self.mixup_enabled = True
 
     def __call__(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +121,7 @@ class Mixup:
 
     def set_epoch(self, epoch: int) -> None:
         """Call at the start of each epoch for ``mixup_off_epoch`` to be kept; epochs count from 0."""
-        _check_epoch("epoch", epoch)
+        check_count("epoch", epoch, 0)
         self.mixup_enabled = not self.mixup_off_epoch or epoch < self.mixup_off_epoch
 
     def state_dict(self) -> dict[str, int]:
@@ -188,9 +188,7 @@ class _Targets:
     """What timm's losses take: probabilities, smoothed."""
 
     def __init__(self, num_classes: int, smoothing: float, multi_label: bool) -> None:
-        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-            raise MixError.of("num_classes", num_classes, "a whole number >= 1")
-        self.num_classes = num_classes
+        self.num_classes = check_count("num_classes", num_classes)
         self.smoothing = check_probability(smoothing, "label_smoothing")
         self.multi_label = multi_label
 
@@ -255,12 +253,6 @@ def _check_correct_lam(correct_lam: object) -> None:
         raise MixError.of(
             "correct_lam", correct_lam, "True: a label's weight is always the share of its pixels"
         )
-
-
-def _check_epoch(name: str, epoch: Any) -> int:
-    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
-        raise MixError.of(name, epoch, "a whole number >= 0")
-    return epoch
 
 
 def _collate(samples: list[Any]) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from numbers import Real
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from batchmix.core.plan import describe
 from batchmix.errors import MixError
 
 Per = Literal["batch", "pair", "sample"]
+PerSample = Literal["batch", "sample"]
 Policy = Literal["shuffle", "derangement", "roll", "other-class", "same-class"]
 
 
@@ -185,6 +187,17 @@ def check_flag(name: str, got: object) -> bool:
     if not isinstance(got, bool):
         raise MixError.of(name, got, "True or False")
     return got
+
+
+def check_count(name: str, got: Any, least: int = 1) -> int:
+    """Return ``got``, also one of numpy's, as an int, or raise a MixError unless it is ``least`` or more."""
+    try:
+        count = operator.index(got)
+    except TypeError:
+        count = least - 1
+    if count < least or isinstance(got, bool):
+        raise MixError.of(name, got, f"a whole number >= {least}")
+    return count
 
 
 def check_batch_size(batch_size: object) -> None:

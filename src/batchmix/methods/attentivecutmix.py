@@ -28,7 +28,7 @@ from torch import Tensor
 from batchmix.core.masks import draw_partners, mean_of, plan_of
 from batchmix.core.plan import MixPlan
 from batchmix.core.saliency import Look, fine_grained, maps_of
-from batchmix.core.sampling import Policy, check_choice
+from batchmix.core.sampling import Policy, check_choice, check_count
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
@@ -74,13 +74,11 @@ class AttentiveCutMix(Mixer):
     ) -> None:
         if not callable(attention):
             raise MixError.of("attention", attention, "a callable from images to maps")
-        if isinstance(grid, bool) or not isinstance(grid, int) or grid < 1:
-            raise MixError.of("grid", grid, "a whole number >= 1")
+        self.grid = grid = check_count("grid", grid)
         if isinstance(cells, bool) or not isinstance(cells, int) or not 0 <= cells <= grid**2:
             raise MixError.of("cells", cells, f"a whole number from 0 to grid**2 = {grid**2}")
         check_choice("partner", partner, get_args(Policy))
         self.attention = attention
-        self.grid = grid
         self.cells = cells
         self.partner = partner
         super().__init__(**options)

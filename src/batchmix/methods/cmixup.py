@@ -18,20 +18,25 @@ Paper: Yao et al. 2022, C-Mixup: Improving Generalization in Regression, arXiv:2
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 import torch
 from torch import Tensor
 
 from batchmix.core.plan import MixPlan
-from batchmix.core.sampling import check_alpha, check_choice, check_flag, describe_target, sample_lam
+from batchmix.core.sampling import (
+    PerSample,
+    check_alpha,
+    check_choice,
+    check_flag,
+    describe_target,
+    sample_lam,
+)
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-PerSample = Literal["batch", "sample"]
 
 
 class CMixup(Mixer):

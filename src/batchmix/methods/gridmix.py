@@ -24,8 +24,7 @@ from torch import Tensor
 
 from batchmix.core.masks import check_pairing, draw_partners, draws_of, mean_of, plan_of, size_of
 from batchmix.core.plan import MixPlan
-from batchmix.core.sampling import Per, Policy, check_alpha, check_flag, sample_lam
-from batchmix.errors import MixError
+from batchmix.core.sampling import Per, Policy, check_alpha, check_count, check_flag, sample_lam
 from batchmix.mixer import Mixer, MixerOptions
 
 if TYPE_CHECKING:
@@ -76,10 +75,8 @@ class GridMix(Mixer):
         **options: Unpack[MixerOptions],
     ) -> None:
         self.alpha = check_alpha(alpha)
-        if isinstance(cells, bool) or not isinstance(cells, int) or cells < 1:
-            raise MixError.of("cells", cells, "a whole number >= 1")
+        self.cells = check_count("cells", cells)
         check_pairing(per, partner)
-        self.cells = cells
         self.per = per
         self.fold = check_flag("fold", fold)
         self.partner = partner

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from batchmix.core.plan import MixPlan
-from batchmix.core.sampling import check_alpha, check_choice, check_flag, sample_lam
+from batchmix.core.sampling import check_alpha, check_choice, check_count, check_flag, sample_lam
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
 from batchmix.mixer import Mixer, MixerOptions, check_pair
@@ -75,10 +75,8 @@ class KMixup(Mixer):
         **options: Unpack[MixerOptions],
     ) -> None:
         self.alpha = check_alpha(alpha)
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise MixError.of("k", k, "a whole number >= 1")
+        self.k = check_count("k", k)
         check_choice("per", per, get_args(PerGroup))
-        self.k = k
         self.per = per
         self.fold = check_flag("fold", fold)
         super().__init__(**options)

@@ -15,21 +15,19 @@ Domain Features, Interspeech, arXiv:2108.03020.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 import torch
 from torch import Tensor
 
 from batchmix.core.masks import draw_partners, draws_of, mean_of, plan_of
 from batchmix.core.plan import MixPlan, describe
-from batchmix.core.sampling import Policy, check_choice, check_probability
+from batchmix.core.sampling import PerSample, Policy, check_choice, check_count, check_probability
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-PerSample = Literal["batch", "sample"]
 
 
 class SpecMix(Mixer):
@@ -71,11 +69,9 @@ class SpecMix(Mixer):
         **options: Unpack[MixerOptions],
     ) -> None:
         self.gamma = check_probability(gamma, "gamma")
-        if isinstance(bands, bool) or not isinstance(bands, int) or bands < 1:
-            raise MixError.of("bands", bands, "a whole number >= 1")
+        self.bands = check_count("bands", bands)
         check_choice("per", per, get_args(PerSample))
         check_choice("partner", partner, get_args(Policy))
-        self.bands = bands
         self.per = per
         self.partner = partner
         super().__init__(**options)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from batchmix.core.sampling import check_count
 from batchmix.errors import MixError
 from batchmix.pictures.canvas import axes_at, new_figure
 from batchmix.pictures.captions import caption_height, draw_image, fitting_size, image_height
-from batchmix.pictures.checks import as_count, as_tensor, length
+from batchmix.pictures.checks import as_tensor, length
 from batchmix.pictures.images import as_images, displayable
 from batchmix.pictures.labels import label_texts
 
@@ -56,7 +57,7 @@ def draw_batch(
         >>> draw_batch(torch.rand(2, 3, 8, 8), y, ["cat", "dog"]).axes[0].get_label()
         '70% cat, 30% dog'
     """
-    columns, limit = as_count("columns", columns), as_count("limit", limit)
+    columns, limit = check_count("columns", columns), check_count("limit", limit)
     size = length("x", x)
     if length("y", y) != size:
         raise MixError(f"y takes as many targets as there are images: {size}, got {len(y)}")

@@ -19,13 +19,6 @@ def as_number(name: str, got: Any, low: float, high: float, takes: str) -> float
     return float(got)
 
 
-def as_count(name: str, got: Any) -> int:
-    """A whole number, at least 1."""
-    if isinstance(got, bool) or not isinstance(got, int) or got < 1:
-        raise MixError.of(name, got, "a whole number >= 1")
-    return got
-
-
 def length(name: str, values: Any) -> int:
     """How many samples a batch holds."""
     try:
