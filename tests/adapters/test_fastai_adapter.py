@@ -349,6 +349,15 @@ def test_without_fastais_default_callbacks_its_own_tensors_are_mixed(tmp_path: P
     torch.testing.assert_close(weights(bare), weights(usual))
 
 
+def test_ignored_labels_are_no_part_of_the_accuracy_whatever_the_batches() -> None:
+    labels = Y.clone()
+    labels[:9] = -100  # all of the first batch, and one of the second
+    learn = learner(batches(X, labels, size=8), metrics=MixedAccuracy())
+    guess = learn.model.eval()(X).argmax(1)
+    (_, accuracy) = learn.validate()
+    assert accuracy == pytest.approx((guess == Y)[9:].float().mean().item())
+
+
 def test_training_metrics_see_the_larger_label_and_ours_counts_both() -> None:
     learn = learner(batches(X, Y, size=24), metrics=[accuracy, MixedAccuracy()])
     learn.mixup(fold=False, seed=5)

@@ -212,6 +212,12 @@ def test_view_flattens_with_the_weight_of_the_sample() -> None:
     assert_same(tokens().view(4, 3, 1), a.view(4, 3, 1), b.view(4, 3, 1), lam)
 
 
+def test_the_reshape_of_a_top_k_accuracy_is_told_what_to_take() -> None:
+    for reshape in (lambda y: y.view(1, -1), lambda y: y[None]):
+        with pytest.raises(MixError, match=r" samples .*, got .*: for a metric take expected_accuracy"):
+            reshape(ids())
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_flattened_tokens_lose_as_much_as_tokens_in_place(reduction: str) -> None:
     logits = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(3))

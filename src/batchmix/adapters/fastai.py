@@ -40,7 +40,7 @@ from torch import Tensor
 from batchmix.core import losses
 from batchmix.core.batches import Kinds
 from batchmix.core.losses import mixed_loss
-from batchmix.core.metrics import expected_accuracy
+from batchmix.core.metrics import sums_of_accuracy
 from batchmix.core.plan import as_rows, describe
 from batchmix.core.targets import MixedTarget
 from batchmix.core.torch_losses import blend_targets
@@ -257,18 +257,22 @@ class MixedAccuracy(Metric):
 
     For one target of class ids. ``learn.recorder.train_metrics = True`` has fastai compute it in training.
 
+    Args:
+        ignore_index: A class id that is left out, as in ``F.cross_entropy``.
+
     Example:
         >>> metric = MixedAccuracy()
         >>> metric.name
         'mixed_accuracy'
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ignore_index: int = -100) -> None:
+        self.ignore_index = ignore_index
         self.reset()
 
     def reset(self) -> None:
         """Begin anew."""
-        self.correct, self.count = 0.0, 0
+        self.correct, self.count = 0.0, 0.0
 
     def accumulate(self, learn: Any) -> None:
         """Count the batch that the learner has just seen."""
@@ -278,9 +282,9 @@ class MixedAccuracy(Metric):
             targets = next(mixed, ()) or targets
         if len(targets) != 1:
             raise MixError(f"MixedAccuracy takes one target, got {len(targets)}")
-        count = targets[0].shape.numel()
-        self.correct += float(expected_accuracy(learn.pred, targets[0])) * count
-        self.count += count
+        correct, count = sums_of_accuracy(learn.pred, targets[0], self.ignore_index)
+        self.correct += float(correct)
+        self.count += float(count)
 
     @property
     def value(self) -> float | None:

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from batchmix.core.metrics import sums_of_accuracy
 from batchmix.core.targets import MixedTarget
-from batchmix.core.torch_losses import count_labels
 from batchmix.errors import MixError, needs
 
 with needs("torchmetrics"):
@@ -78,11 +78,8 @@ class MixedAccuracy(Metric):
         Raises:
             MixError: If the shapes do not fit, or the targets are not class ids.
         """
-        if not isinstance(target, MixedTarget):
-            target = MixedTarget(target, target, 1.0)
-        accuracy = target.expected_accuracy(preds, ignore_index=self.ignore_index)
-        count = count_labels(target, None, self.ignore_index)
-        self.correct += torch.where(count > 0, accuracy * count, 0)
+        correct, count = sums_of_accuracy(preds, target, self.ignore_index)
+        self.correct += correct
         self.total += count
 
     def compute(self) -> Tensor:

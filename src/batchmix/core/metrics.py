@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from batchmix.core.plan import describe
-from batchmix.core.targets import MixedTarget
+from batchmix.core.sampling import check_count
+from batchmix.core.targets import MixedTarget, count_correct
 from batchmix.errors import MixError
 
 
@@ -29,9 +30,17 @@ def expected_accuracy(logits: Tensor, target: MixedTarget | Tensor, *, ignore_in
         >>> expected_accuracy(torch.tensor([[0.0, 1.0, 0.0]]), target)
         tensor(0.2500)
     """
+    correct, count = sums_of_accuracy(logits, target, ignore_index)
+    return correct / count
+
+
+def sums_of_accuracy(
+    logits: Tensor, target: MixedTarget | Tensor, ignore_index: int = -100
+) -> tuple[Tensor, Tensor]:
+    """What ``expected_accuracy`` divides, for metrics that add it up over batches; 0 and 0 for none."""
     if isinstance(target, Tensor):
         target = MixedTarget(target, target, 1.0)
-    return target.expected_accuracy(logits, ignore_index=ignore_index)
+    return count_correct(logits, target, ignore_index)
 
 
 def calibration_error(probs: Tensor, labels: Tensor, *, bins: int = 15) -> Tensor:
@@ -60,8 +69,7 @@ def calibration_error(probs: Tensor, labels: Tensor, *, bins: int = 15) -> Tenso
     """
     if probs.dim() != 2 or labels.shape != probs.shape[:1] or not len(labels):
         raise MixError(f"labels takes one class id a row of probs {describe(probs)}, got {describe(labels)}")
-    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
-        raise MixError.of("bins", bins, "a whole number >= 1")
+    bins = check_count("bins", bins)
     confidence, guess = probs.float().max(1)
     place = (confidence * bins).long().clamp(0, bins - 1)
     gap = (guess == labels).float() - confidence

@@ -130,16 +130,8 @@ class MixedTarget:
         Raises:
             MixError: If the shapes do not fit, or the targets are not class ids.
         """
-        if self.a.is_floating_point():
-            raise MixError(f"target takes class ids for an accuracy, got {describe(self.a)}")
-        if logits.dim() < 2 or (logits.shape[0], *logits.shape[2:]) != tuple(self.a.shape):
-            raise MixError(
-                f"logits takes (B, K, ...) for targets {tuple(self.a.shape)}, got {describe(logits)}"
-            )
-        guess = logits.argmax(1)
-        own, partners = entries_of(self.a, self.b, self.lam, None, ignore_index)
-        right = own.kept * (guess == own.labels) + partners.kept * (guess == partners.labels)
-        return right.sum() / (own.kept + partners.kept).sum()
+        correct, count = count_correct(logits, self, ignore_index)
+        return correct / count
 
     # What a batch of targets does
 
@@ -170,7 +162,7 @@ class MixedTarget:
         """The samples, or places of samples, that ``index`` takes from a (B, ...) tensor."""
         first = index[0] if isinstance(index, tuple) else index
         if first is Ellipsis or first is None or (isinstance(first, Tensor) and first.dim() > 1):
-            raise MixError(f"index takes samples in its first place, got {describe(first)}")
+            raise MixError(f"index takes samples in its first place, got {describe(first)}: {_FOR_A_METRIC}")
         return MixedTarget(self.a[index], self.b[index], self.lam[first])
 
     def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[MixedTarget, ...]:
@@ -222,7 +214,11 @@ class MixedTarget:
         if shape in ((-1,), ((-1,),)):
             lam = as_rows(self.lam, self.a.dim()).expand(self.a.shape).reshape(-1)
             return MixedTarget(self.a.reshape(-1), self.b.reshape(-1), lam)
-        return self.map(lambda part: part.reshape(*shape))
+        a = self.a.reshape(*shape)
+        if a.shape[:1] != self.lam.shape:  # as in an accuracy of the first k classes
+            kept = f"shape takes the {len(self.lam)} samples first"
+            raise MixError(f"{kept}, got {tuple(a.shape)}: {_FOR_A_METRIC}")
+        return MixedTarget(a, self.b.reshape(*shape), self.lam)
 
     # What models call on their labels before they compute a loss
 
@@ -312,11 +308,32 @@ class MixedTarget:
         return mixed(*args, **(kwargs or {}))
 
 
+def count_correct(logits: Tensor, target: MixedTarget, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Correct predictions by the weights of their labels, and all labels by theirs: 0-d float32, both.
+
+    Raises:
+        MixError: If the shapes do not fit, or the targets are not class ids.
+    """
+    if target.a.is_floating_point():
+        raise MixError(f"target takes class ids for an accuracy, got {describe(target.a)}")
+    if logits.dim() < 2 or (logits.shape[0], *logits.shape[2:]) != tuple(target.a.shape):
+        raise MixError(
+            f"logits takes (B, K, ...) for targets {tuple(target.a.shape)}, got {describe(logits)}"
+        )
+    guess = logits.argmax(1)
+    own, partners = entries_of(target.a, target.b, target.lam, None, ignore_index)
+    right = own.kept * (guess == own.labels) + partners.kept * (guess == partners.labels)
+    return right.sum(), (own.kept + partners.kept).sum()
+
+
 OF_SAMPLES: dict[Callable[..., Any], Callable[..., tuple[MixedTarget, ...]]] = {
     torch.split: MixedTarget.split,
     torch.chunk: MixedTarget.chunk,
 }
 """What torch's functions do with a batch of targets, beside losses."""
+
+
+_FOR_A_METRIC = "for a metric take expected_accuracy(logits) or the label of larger weight, dominant"
 
 
 def _no_meaning(name: str) -> str:
