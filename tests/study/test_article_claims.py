@@ -14,7 +14,7 @@ from batchmix.study.article.claims import all_claims
 from batchmix.study.article.curves import accuracy_at, epochs_to, goal_of
 from batchmix.study.article.evidence import read_evidence
 from batchmix.study.article.page import as_markdown
-from batchmix.study.article.presets import FEW, ITSELF, MIXUP, NOT_FOLDED, PER_BATCH, TWO_LOADERS
+from batchmix.study.article.presets import CLAIMS, FEW, ITSELF, MIXUP, NOT_FOLDED, PER_BATCH, TWO_LOADERS
 from batchmix.study.article.verdicts import HELD, OPEN, REFUTED
 
 
@@ -69,7 +69,7 @@ def test_what_was_made_to_hold_holds(evidence):
 
 
 def test_the_opposite_does_not_hold(tmp_path):
-    write_article(tmp_path, {MIXUP: -0.03, PER_BATCH: 0.0, ITSELF: 0.02, TWO_LOADERS: -0.02, NOT_FOLDED: 0.0})
+    write_article(tmp_path, {MIXUP: -0.03, PER_BATCH: 0.0, ITSELF: -0.02, TWO_LOADERS: 0.02, NOT_FOLDED: 0.0})
     found = [claim.verdict for claim in all_claims(read_evidence(tmp_path))]
     assert found == [REFUTED, REFUTED, HELD, REFUTED, REFUTED, REFUTED]
 
@@ -126,6 +126,10 @@ def test_mixup_pays_from_the_first_of_the_budgets_that_all_hold(folder):
     assert claim.notes[0] == "On 200 images mixup is ahead from 4 epochs on (tried: 2, 4)."
     assert claim.judged[0].verdict == REFUTED
     assert claim.verdict == HELD  # the longest budgets decide
+    for seed in range(6):
+        edit(folder / CLAIMS / "runs" / f"4-{MIXUP}-{seed}.json", accuracy=0.5 + 0.001 * seed)
+    behind = "On 200 images mixup is behind at the longest budget (tried: 2, 4)."
+    assert all_claims(read_evidence(folder))[5].notes[0] == behind
 
 
 def test_one_hot_is_judged_by_what_was_measured(folder):

@@ -65,6 +65,12 @@ def test_the_page_shows_every_verdict_with_n_and_p(evidence):
     assert re.fullmatch(r"\| [^|]+ \| \S+ points \[.*\] \| 6 \| (< )?\.\d+ \| \*\*held\*\* \|", rows[0])
 
 
+def test_what_the_folder_says_of_its_records_is_on_the_page(folder):
+    assert read_evidence(folder).notes == ""
+    (folder / "README.md").write_text("# Records\n\nFive of them\nwere slow.\n")
+    assert as_markdown(read_evidence(folder)).endswith("\n\nFive of them\nwere slow.\n")
+
+
 def test_every_table_has_as_many_cells_in_each_row(evidence):
     blocks = as_markdown(evidence).split("\n\n")
     tables = [block.splitlines() for block in blocks if block.startswith("|")]

@@ -21,6 +21,7 @@ from batchmix.study.article.verdicts import (
     judge,
     overall,
     p_of_level,
+    p_of_no_less,
     pairs_for_level,
 )
 
@@ -49,12 +50,20 @@ def test_beyond_the_margin_is_the_test_on_that_side(sign):
     assert p_of_level(differences.tolist(), 0.005) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("shift", "side"), [(0.02, "greater"), (-0.004, "greater"), (-0.009, "less")])
+def test_no_less_is_the_test_at_the_lower_end(shift, side):
+    differences = shift + 0.002 * np.random.default_rng(5).normal(size=6)
+    expected = stats.ttest_1samp(differences, -0.005, alternative=side).pvalue
+    assert p_of_no_less(differences.tolist(), 0.005) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("p_of", [p_of_level, p_of_no_less])
 @pytest.mark.parametrize("differences", [[], [0.1], [0.2, 0.2, 0.2], [0.0, 0.0]])
-def test_nothing_is_level_without_a_spread(differences):
-    assert math.isnan(p_of_level(differences, 0.5))
+def test_nothing_is_level_without_a_spread(p_of, differences):
+    assert math.isnan(p_of(differences, 0.5))
 
 
-@pytest.mark.parametrize("expected", ["more", "less", "level"])
+@pytest.mark.parametrize("expected", ["more", "less", "level", "no less"])
 def test_the_rounding_of_scores_in_float32_decides_nothing(expected):
     common = np.linspace(0.5, 0.6, 3)
     first, second = (np.float32(scores).tolist() for scores in (common + 1e-4, common))
@@ -85,6 +94,17 @@ def test_so_many_pairs_show_level_in_four_of_five_studies(sd, margin):
     assert pairs_for_level(sd, margin, power=0.99) > n > pairs_for_level(sd, 2 * margin)
 
 
+def test_so_many_pairs_show_no_loss_in_four_of_five_studies():
+    n = pairs_for_level(0.5, 0.5, ends=1)
+
+    def shown(pairs: int) -> float:
+        draws = 0.5 * np.random.default_rng(6).normal(size=(20_000, pairs))
+        return (stats.ttest_1samp(draws, -0.5, axis=1, alternative="greater").pvalue < 0.05).mean()
+
+    assert shown(n - 1) - 0.01 < 0.8 < shown(n) + 0.01
+    assert n < pairs_for_level(0.5, 0.5)
+
+
 def test_pairs_without_end_are_refused():
     with pytest.raises(MixError, match="more than 1,000,000 pairs"):
         pairs_for_level(1.0, 1e-9)
@@ -106,6 +126,10 @@ NOISE = np.array([-1.0, 1.0, 0.5, -0.5, 0.0]) / 1000
         (0.02 + NOISE, "level", REFUTED),
         (0.005 + NOISE, "level", OPEN),
         (0.0001 + 50 * NOISE, "level", OPEN),  # a high p of a difference is no sign of none
+        (0.02 + NOISE, "no less", HELD),  # more is no loss
+        (-0.001 + NOISE, "no less", HELD),
+        (-0.02 + NOISE, "no less", REFUTED),
+        (-0.005 + NOISE, "no less", OPEN),
         (np.array([0.01]), "more", OPEN),
         (np.array([]), "more", OPEN),
         (np.zeros(5), "level", OPEN),
@@ -163,6 +187,8 @@ def test_how_many_pairs_would_do():
     level = judge([compared(noisy, "level")])[0].needed
     assert level == f"{pairs_for_level(float(np.std(noisy, ddof=1)), 0.005)} for 0.5 points"
     assert needed.endswith(" for 0.5 points")
+    no_less = judge([compared(noisy - 0.004, "no less")])[0].needed
+    assert no_less == f"{pairs_for_level(float(np.std(noisy, ddof=1)), 0.005, ends=1)} for 0.5 points"
     assert judge([compared(np.zeros(3), "level")])[0].needed == "all pairs differ alike"
     assert judge([compared(np.array([0.1]))])[0].needed == "two or more"
 

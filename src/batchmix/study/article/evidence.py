@@ -34,6 +34,7 @@ class Evidence:
         one_hot: What ``measure_one_hot`` found.
         duplicates: What ``measure_duplicates`` found.
         measurements: The three records whole: with machine, command and date.
+        notes: What the folder's README.md says of them below its title; "" where there is none.
     """
 
     claims: Study
@@ -43,6 +44,7 @@ class Evidence:
     one_hot: dict[str, Any]
     duplicates: dict[str, Any]
     measurements: dict[str, dict[str, Any]]
+    notes: str = ""
 
     @property
     def studies(self) -> dict[str, Study]:
@@ -69,6 +71,7 @@ def read_evidence(folder: Path) -> Evidence:
         one_hot=whole[ONE_HOT]["found"],
         duplicates=whole[DUPLICATES]["found"],
         measurements=whole,
+        notes=_notes(folder / "README.md"),
     )
 
 
@@ -127,6 +130,10 @@ def read_measurement(folder: Path, name: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     return read_json(path, KEYS, "a measurement", REMOVE_IT)
+
+
+def _notes(readme: Path) -> str:
+    return readme.read_text().partition("\n")[2].strip() if readme.exists() else ""
 
 
 def _path(folder: Path, name: str) -> Path:

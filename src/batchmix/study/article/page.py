@@ -60,7 +60,7 @@ def as_markdown(evidence: Evidence, stem: str = "article") -> str:
         "\n".join(f"- {rule}" for rule in RULES),
         f"The margin of an accuracy is {ACCURACY.scale * ACCURACY.worth:g}{ACCURACY.unit}. Intervals in "
         "brackets are those of differences (or of ratios, where a number of times is given), ± those of "
-        "means.",
+        "means. ECE is the expected calibration error: how far confidence is from accuracy.",
     ]
     for letter, claim in zip("abcdefgh", claims, strict=False):
         parts += _section(letter, claim, stem)
@@ -138,6 +138,7 @@ def _making(evidence: Evidence) -> list[str]:
     return [
         table_text(_studies(evidence)),
         "\n".join(f"- {name}: {text}" for name, text in lines.items()),
+        evidence.notes,
         *(["Runs that failed, and count nowhere:", "\n".join(map(_failure, failed))] if failed else []),
     ]
 

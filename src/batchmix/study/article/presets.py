@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ class Scale:
 
     Attributes:
         text: What it is for.
-        seeds: Runs of each arm at each budget.
+        seeds: Of the runs of each arm at each budget.
         few: Training images of the low-data studies.
         many: Training images of the other one.
         epochs: Of the runs with all arms, on few images.
@@ -38,7 +38,7 @@ class Scale:
     """
 
     text: str
-    seeds: int
+    seeds: Sequence[int]
     few: int
     many: int
     epochs: float
@@ -52,7 +52,7 @@ class Scale:
 
     def plans(self, data: str = "cifar10", size: int | None = None) -> dict[str, StudyPlan]:
         """The three studies, by the names of their folders."""
-        seeds = tuple(range(self.seeds))
+        seeds = tuple(self.seeds)
         both = NONE, MIXUP
         few, many = dict(self.few_config), dict(self.many_config)
         return {
@@ -64,7 +64,7 @@ class Scale:
 
 SMALL = Scale(
     "a tiny net for a few minutes: shows that everything works, and decides nothing",
-    seeds=2,
+    seeds=range(2),
     few=200,
     many=400,
     epochs=4,
@@ -77,19 +77,19 @@ SMALL = Scale(
     duplicates={"batches": 20},
 )
 CPU = Scale(
-    "a small net on a CPU, which sees 13 million images in all",
-    seeds=5,
+    "a small net on a CPU with units for bfloat16, which sees 25 million images in all",
+    seeds=range(5, 15),  # their number follows from a first study, in results/first, of the seeds before them
     few=5_000,
     many=50_000,
     epochs=40,
     few_epochs=(10, 80),
-    many_epochs=(1, 4),
-    few_config={"batch_size": 250, "widths": (32, 64, 128)},
-    many_config={"batch_size": 500, "widths": (32, 64, 128)},
+    many_epochs=(4,),
+    few_config={"batch_size": 250, "widths": (32, 64, 128), "precision": "bfloat16"},
+    many_config={"batch_size": 500, "widths": (32, 64, 128), "precision": "bfloat16"},
 )
 GPU = Scale(
     "the recipe's large net on a GPU, with seeds enough for a quarter of a point",
-    seeds=50,
+    seeds=range(50),
     few=5_000,
     many=50_000,
     epochs=80,

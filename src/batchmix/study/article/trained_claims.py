@@ -13,6 +13,7 @@ from batchmix.study.article.verdicts import (
     CONFIDENCE,
     HELD,
     LOSS,
+    REFUTED,
     Comparison,
     Quantity,
     judge,
@@ -139,7 +140,8 @@ def pays_from(verdicts: dict[float, str], images: int) -> str:
             break
         first = epochs
     if first is None:
-        return f"On {images:,} images mixup is not shown to be ahead at the longest budget {tried}."
+        found = "behind" if verdicts[max(verdicts)] == REFUTED else "not shown to be ahead"
+        return f"On {images:,} images mixup is {found} at the longest budget {tried}."
     return f"On {images:,} images mixup is ahead from {first:g} epoch{'' if first == 1 else 's'} on {tried}."
 
 

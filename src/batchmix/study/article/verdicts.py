@@ -19,7 +19,7 @@ HELD, REFUTED, OPEN = "held", "did not hold", "not shown"
 ALPHA = 0.05  # a corrected p-value below counts as shown
 _ROUNDING = 1e-12  # differences that agree to this share of their size are the same
 
-Direction = Literal["more", "less", "level"]
+Direction = Literal["more", "less", "level", "no less"]
 
 RULES = (
     "Runs are compared in pairs of the same seed, which differ in the mixing alone; the interval is that "
@@ -31,11 +31,13 @@ RULES = (
     "**Level** (no difference): a high p shows nothing, so that a margin was set before any run. *Held* "
     "where two one-sided t tests show that the difference lies within the margin; *did not hold* where a "
     "one-sided t test shows that it lies beyond (corrected p below .05 for both); *not shown* otherwise.",
+    "**No loss** (no less, where more would do as well): the same with the lower end of the margin alone.",
     "**A count or a size** that has no chance in it: *held* or *did not hold*.",
     "**A claim** of several statements has *held* where all of them have; one that did not hold decides "
     "it; otherwise it is *not shown*.",
     "Beside *not shown* stands the number of pairs (seeds, repeats or batches) that would show the "
-    "difference named with it, or that the two are level to within it, in four of five studies.",
+    "difference named with it, or that the two are level (or nothing is lost) to within it, in four of "
+    "five studies.",
 )
 
 
@@ -45,7 +47,7 @@ class Quantity:
 
     Attributes:
         name: In a sentence.
-        worth: The difference worth knowing, in the unit of the records; the margin for "level".
+        worth: The difference worth knowing, in the unit of the records; the margin for "level" and "no less".
         unit: Behind a difference.
         scale: Factor from the records to what is shown.
         digits: Decimals of a difference.
@@ -147,15 +149,16 @@ def p_value(comparison: Comparison) -> float:
     """The p-value of the test that the statement calls for; nan where there is nothing to test.
 
     For "level" it is that of the two one-sided tests where the mean lies within the margin, and that of the
-    test for a difference beyond the margin where it does not.
+    test for a difference beyond the margin where it does not; for "no less" the lower end alone counts.
     """
     first, second = _values(comparison)
     paired = paired_difference(first, second)
-    if comparison.expected != "level":
+    if comparison.expected not in WITHIN:
         return paired.p
     if not paired.sd:  # the very same results, up to the rounding of scores
         return math.nan
-    return p_of_level([a - b for a, b in zip(first, second, strict=True)], _margin(comparison.quantity))
+    test = WITHIN[comparison.expected]
+    return test([a - b for a, b in zip(first, second, strict=True)], _margin(comparison.quantity))
 
 
 def p_of_level(differences: Sequence[float], margin: float) -> float:
@@ -175,22 +178,55 @@ def p_of_level(differences: Sequence[float], margin: float) -> float:
 
     Source: Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power approach".
     """
-    if len(differences) < 2 or stdev(differences) <= _ROUNDING * max(map(abs, differences)):
+    if len(differences) < 2:
         return math.nan
+    # the nearer edge decides, and is not passed by the other test
+    return _p_of_distance(differences, margin - abs(fmean(differences)))
+
+
+def p_of_no_less(differences: Sequence[float], margin: float) -> float:
+    """The p-value of "no less than minus the margin" or, where the mean is less, of "less than that".
+
+    Args:
+        differences: One a pair.
+        margin: As for ``p_of_level``.
+
+    Returns:
+        As ``p_of_level``.
+
+    Example:
+        >>> round(p_of_no_less([0.9, 1.1, 0.8, 1.0], margin=0.5), 4)
+        0.0001
+
+    Source: the test of non-inferiority; Blackwelder 1982, "Proving the null hypothesis in clinical trials".
+    """
+    if len(differences) < 2:
+        return math.nan
+    return _p_of_distance(differences, margin + fmean(differences))
+
+
+WITHIN = {"level": p_of_level, "no less": p_of_no_less}
+"""The tests against a margin, by what is expected."""
+
+
+def _p_of_distance(differences: Sequence[float], distance: float) -> float:
+    """The one-sided p-value of a mean so far from what it is tested against."""
     from scipy.special import stdtr
 
+    if stdev(differences) <= _ROUNDING * max(map(abs, differences)):
+        return math.nan
     n = len(differences)
-    inside = margin - abs(fmean(differences))  # the nearer edge decides, and is not passed by the other test
-    return float(stdtr(n - 1, -abs(inside) * math.sqrt(n) / stdev(differences)))
+    return float(stdtr(n - 1, -abs(distance) * math.sqrt(n) / stdev(differences)))
 
 
-def pairs_for_level(sd: float, margin: float, power: float = 0.8) -> int:
+def pairs_for_level(sd: float, margin: float, power: float = 0.8, *, ends: int = 2) -> int:
     """How many pairs show, at 5%, that two ways are level to within a margin, where they are equal.
 
     Args:
         sd: Standard deviation of the differences of pairs, >= 0.
         margin: As for ``p_of_level``.
         power: Chance of success.
+        ends: Of the margin that count: 1 where more would do as well.
 
     Raises:
         MixError: If it would take more than a million pairs.
@@ -204,20 +240,20 @@ def pairs_for_level(sd: float, margin: float, power: float = 0.8) -> int:
     """
     if sd == 0:
         return 2
-    n = bisect_left(range(MOST_SEEDS + 1), power, lo=2, key=lambda n: _power_of_level(n, margin / sd))
+    n = bisect_left(range(MOST_SEEDS + 1), power, lo=2, key=lambda n: _power_of_level(n, margin / sd, ends))
     if n > MOST_SEEDS:
         raise MixError(f"{margin:g} at an sd of {sd:g} takes more than {MOST_SEEDS:,} pairs to show")
     return n
 
 
-def _power_of_level(n: int, margin: float) -> float:
+def _power_of_level(n: int, margin: float, ends: int) -> float:
     """Chance that n pairs without a difference show it; the margin in standard deviations of a pair."""
     from scipy.special import chdtri, ndtr, stdtrit
 
     beyond = (np.arange(400) + 0.5) / 400  # evenly spaced chances, each standing for its share of studies
     spread = np.sqrt(chdtri(n - 1, beyond) / (n - 1))  # standard deviations that are found where it is 1
     room = margin * math.sqrt(n) - stdtrit(n - 1, 1 - ALPHA) * spread
-    return float(np.maximum(2 * ndtr(room) - 1, 0).mean())
+    return float(np.maximum(1 - ends * ndtr(-room), 0).mean())
 
 
 def difference_text(quantity: Quantity, mean: float, low: float, high: float) -> str:
@@ -264,6 +300,8 @@ def _verdict(expected: Direction, mean: float, margin: float, p: float) -> str:
         return OPEN
     if expected == "level":
         return HELD if abs(mean) < margin else REFUTED
+    if expected == "no less":
+        return HELD if mean > -margin else REFUTED
     return HELD if (mean > 0) == (expected == "more") else REFUTED
 
 
@@ -276,7 +314,10 @@ def _needed(comparison: Comparison, sd: float) -> str:
         return "all pairs differ alike"
     margin = _margin(quantity)
     try:
-        n = pairs_for_level(sd, margin) if comparison.expected == "level" else seeds_needed(sd, margin)
+        if comparison.expected in WITHIN:
+            n = pairs_for_level(sd, margin, ends=2 if comparison.expected == "level" else 1)
+        else:
+            n = seeds_needed(sd, margin)
     except MixError:
         return f"more than {MOST_SEEDS:,}"
     worth = (
