@@ -40,9 +40,8 @@ from torch import Tensor
 from batchmix.core import losses
 from batchmix.core.batches import Kinds
 from batchmix.core.losses import mixed_loss
-from batchmix.core.metrics import sums_of_accuracy
 from batchmix.core.plan import as_rows, describe
-from batchmix.core.targets import MixedTarget
+from batchmix.core.targets import MixedTarget, count_correct
 from batchmix.core.torch_losses import blend_targets
 from batchmix.errors import MixError, needs, shorten, why
 from batchmix.methods.mixup import Mixup
@@ -282,7 +281,7 @@ class MixedAccuracy(Metric):
             targets = next(mixed, ()) or targets
         if len(targets) != 1:
             raise MixError(f"MixedAccuracy takes one target, got {len(targets)}")
-        correct, count = sums_of_accuracy(learn.pred, targets[0], self.ignore_index)
+        correct, count = count_correct(learn.pred, targets[0], self.ignore_index)
         self.correct += float(correct)
         self.count += float(count)
 

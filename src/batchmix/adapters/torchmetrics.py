@@ -25,8 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batchmix.core.metrics import sums_of_accuracy
-from batchmix.core.targets import MixedTarget
+from batchmix.core.targets import MixedTarget, count_correct
 from batchmix.errors import MixError, needs
 
 with needs("torchmetrics"):
@@ -78,7 +77,7 @@ class MixedAccuracy(Metric):
         Raises:
             MixError: If the shapes do not fit, or the targets are not class ids.
         """
-        correct, count = sums_of_accuracy(preds, target, self.ignore_index)
+        correct, count = count_correct(preds, target, self.ignore_index)
         self.correct += correct
         self.total += count
 

@@ -30,17 +30,8 @@ def expected_accuracy(logits: Tensor, target: MixedTarget | Tensor, *, ignore_in
         >>> expected_accuracy(torch.tensor([[0.0, 1.0, 0.0]]), target)
         tensor(0.2500)
     """
-    correct, count = sums_of_accuracy(logits, target, ignore_index)
+    correct, count = count_correct(logits, target, ignore_index)
     return correct / count
-
-
-def sums_of_accuracy(
-    logits: Tensor, target: MixedTarget | Tensor, ignore_index: int = -100
-) -> tuple[Tensor, Tensor]:
-    """What ``expected_accuracy`` divides, for metrics that add it up over batches; 0 and 0 for none."""
-    if isinstance(target, Tensor):
-        target = MixedTarget(target, target, 1.0)
-    return count_correct(logits, target, ignore_index)
 
 
 def calibration_error(probs: Tensor, labels: Tensor, *, bins: int = 15) -> Tensor:

@@ -308,12 +308,16 @@ class MixedTarget:
         return mixed(*args, **(kwargs or {}))
 
 
-def count_correct(logits: Tensor, target: MixedTarget, ignore_index: int) -> tuple[Tensor, Tensor]:
+def count_correct(logits: Tensor, target: MixedTarget | Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Correct predictions by the weights of their labels, and all labels by theirs: 0-d float32, both.
+
+    What an accuracy divides, for metrics that add it up over batches.
 
     Raises:
         MixError: If the shapes do not fit, or the targets are not class ids.
     """
+    if isinstance(target, Tensor):
+        target = MixedTarget(target, target, 1.0)
     if target.a.is_floating_point():
         raise MixError(f"target takes class ids for an accuracy, got {describe(target.a)}")
     if logits.dim() < 2 or (logits.shape[0], *logits.shape[2:]) != tuple(target.a.shape):
