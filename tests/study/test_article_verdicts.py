@@ -21,7 +21,6 @@ from batchmix.study.article.verdicts import (
     judge,
     overall,
     p_of_level,
-    p_of_no_less,
     pairs_for_level,
 )
 
@@ -54,13 +53,13 @@ def test_beyond_the_margin_is_the_test_on_that_side(sign):
 def test_no_less_is_the_test_at_the_lower_end(shift, side):
     differences = shift + 0.002 * np.random.default_rng(5).normal(size=6)
     expected = stats.ttest_1samp(differences, -0.005, alternative=side).pvalue
-    assert p_of_no_less(differences.tolist(), 0.005) == pytest.approx(expected)
+    assert p_of_level(differences.tolist(), 0.005, ends=1) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("p_of", [p_of_level, p_of_no_less])
+@pytest.mark.parametrize("ends", [1, 2])
 @pytest.mark.parametrize("differences", [[], [0.1], [0.2, 0.2, 0.2], [0.0, 0.0]])
-def test_nothing_is_level_without_a_spread(p_of, differences):
-    assert math.isnan(p_of(differences, 0.5))
+def test_nothing_is_level_without_a_spread(ends, differences):
+    assert math.isnan(p_of_level(differences, 0.5, ends=ends))
 
 
 @pytest.mark.parametrize("expected", ["more", "less", "level", "no less"])

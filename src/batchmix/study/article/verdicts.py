@@ -20,6 +20,7 @@ ALPHA = 0.05  # a corrected p-value below counts as shown
 _ROUNDING = 1e-12  # differences that agree to this share of their size are the same
 
 Direction = Literal["more", "less", "level", "no less"]
+ENDS = {"level": 2, "no less": 1}  # of the margin that count; what is more or less has none
 
 RULES = (
     "Runs are compared in pairs of the same seed, which differ in the mixing alone; the interval is that "
@@ -153,20 +154,21 @@ def p_value(comparison: Comparison) -> float:
     """
     first, second = _values(comparison)
     paired = paired_difference(first, second)
-    if comparison.expected not in WITHIN:
+    if comparison.expected not in ENDS:
         return paired.p
     if not paired.sd:  # the very same results, up to the rounding of scores
         return math.nan
-    test = WITHIN[comparison.expected]
-    return test([a - b for a, b in zip(first, second, strict=True)], _margin(comparison.quantity))
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    return p_of_level(differences, _margin(comparison.quantity), ends=ENDS[comparison.expected])
 
 
-def p_of_level(differences: Sequence[float], margin: float) -> float:
+def p_of_level(differences: Sequence[float], margin: float, *, ends: int = 2) -> float:
     """The p-value of "within the margin" or, where the mean is not, of "beyond the margin".
 
     Args:
         differences: One a pair.
         margin: Half the width of the range of differences that count as none, > 0.
+        ends: Of that range that count: 1, the lower, where more would do as well.
 
     Returns:
         The p-value; nan for fewer than two differences, or where all are the same: two ways that give the
@@ -175,48 +177,24 @@ def p_of_level(differences: Sequence[float], margin: float) -> float:
     Example:
         >>> round(p_of_level([0.1, -0.1, 0.2, 0.0], margin=0.5), 4)
         0.003
-
-    Source: Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power approach".
-    """
-    if len(differences) < 2:
-        return math.nan
-    # the nearer edge decides, and is not passed by the other test
-    return _p_of_distance(differences, margin - abs(fmean(differences)))
-
-
-def p_of_no_less(differences: Sequence[float], margin: float) -> float:
-    """The p-value of "no less than minus the margin" or, where the mean is less, of "less than that".
-
-    Args:
-        differences: One a pair.
-        margin: As for ``p_of_level``.
-
-    Returns:
-        As ``p_of_level``.
-
-    Example:
-        >>> round(p_of_no_less([0.9, 1.1, 0.8, 1.0], margin=0.5), 4)
+        >>> round(p_of_level([0.9, 1.1, 0.8, 1.0], margin=0.5, ends=1), 4)
         0.0001
 
-    Source: the test of non-inferiority; Blackwelder 1982, "Proving the null hypothesis in clinical trials".
+    Source: Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power approach"; one
+    end is the test of non-inferiority, Blackwelder 1982, "Proving the null hypothesis in clinical trials".
     """
-    if len(differences) < 2:
+    if len(differences) < 2 or stdev(differences) <= _ROUNDING * max(map(abs, differences)):
         return math.nan
-    return _p_of_distance(differences, margin + fmean(differences))
-
-
-WITHIN = {"level": p_of_level, "no less": p_of_no_less}
-"""The tests against a margin, by what is expected."""
-
-
-def _p_of_distance(differences: Sequence[float], distance: float) -> float:
-    """The one-sided p-value of a mean so far from what it is tested against."""
     from scipy.special import stdtr
 
-    if stdev(differences) <= _ROUNDING * max(map(abs, differences)):
-        return math.nan
     n = len(differences)
-    return float(stdtr(n - 1, -abs(distance) * math.sqrt(n) / stdev(differences)))
+    inside = _inside(fmean(differences), margin, ends)
+    return float(stdtr(n - 1, -abs(inside) * math.sqrt(n) / stdev(differences)))
+
+
+def _inside(mean: float, margin: float, ends: int) -> float:
+    """How far from the nearest end, which decides: its test is passed only where the other one's is."""
+    return margin - abs(mean) if ends == 2 else margin + mean
 
 
 def pairs_for_level(sd: float, margin: float, power: float = 0.8, *, ends: int = 2) -> int:
@@ -226,7 +204,7 @@ def pairs_for_level(sd: float, margin: float, power: float = 0.8, *, ends: int =
         sd: Standard deviation of the differences of pairs, >= 0.
         margin: As for ``p_of_level``.
         power: Chance of success.
-        ends: Of the margin that count: 1 where more would do as well.
+        ends: As for ``p_of_level``.
 
     Raises:
         MixError: If it would take more than a million pairs.
@@ -298,10 +276,8 @@ def _judge_fact(fact: Fact) -> Judged:
 def _verdict(expected: Direction, mean: float, margin: float, p: float) -> str:
     if not p < ALPHA:  # nan, too
         return OPEN
-    if expected == "level":
-        return HELD if abs(mean) < margin else REFUTED
-    if expected == "no less":
-        return HELD if mean > -margin else REFUTED
+    if expected in ENDS:
+        return HELD if _inside(mean, margin, ENDS[expected]) > 0 else REFUTED
     return HELD if (mean > 0) == (expected == "more") else REFUTED
 
 
@@ -314,8 +290,8 @@ def _needed(comparison: Comparison, sd: float) -> str:
         return "all pairs differ alike"
     margin = _margin(quantity)
     try:
-        if comparison.expected in WITHIN:
-            n = pairs_for_level(sd, margin, ends=2 if comparison.expected == "level" else 1)
+        if comparison.expected in ENDS:
+            n = pairs_for_level(sd, margin, ends=ENDS[comparison.expected])
         else:
             n = seeds_needed(sd, margin)
     except MixError:
