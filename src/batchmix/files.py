@@ -45,6 +45,18 @@ def write_whole(path: Path, chunks: Iterable[bytes | memoryview], size: int | No
         raise
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none.
+
+    Raises:
+        DataError: If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
 def cannot_write(path: Path, error: OSError, size: int | None = None) -> DataError:
     """The one line for a file or folder that cannot be written."""
     if error.errno in _NO_ROOM:

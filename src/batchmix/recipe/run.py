@@ -24,7 +24,7 @@ import torch
 from batchmix._version import __version__
 from batchmix.data import CIFAR10_CLASSES, load_cifar10
 from batchmix.errors import DataError, MixError
-from batchmix.files import cannot_write, write_whole
+from batchmix.files import cannot_write, make_folder, write_whole
 from batchmix.kernels import selected
 from batchmix.lock import only_one
 from batchmix.recipe.config import TrainConfig
@@ -314,10 +314,7 @@ def _folder_of(options: RunOptions, name: str) -> Path:
         return options.resume
     if options.resume is None:
         return options.world.told(_new_folder(options.out, name) if options.world.first else options.out)
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(options.out, error) from error
+    make_folder(options.out)
     return options.out
 
 

@@ -15,6 +15,7 @@ import torch
 
 from batchmix._version import __version__
 from batchmix.errors import DataError, MixError, why
+from batchmix.files import make_folder
 from batchmix.lock import only_one
 from batchmix.recipe.machine import visible_gpus
 from batchmix.recipe.run import stop_on_signal
@@ -25,7 +26,6 @@ from batchmix.study.plan import Run, StudyPlan
 from batchmix.study.progress import StudyProgress
 from batchmix.study.records import (
     Study,
-    make_folder,
     read_asked,
     read_record,
     read_study,

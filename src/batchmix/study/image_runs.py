@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batchmix.files import write_whole
+from batchmix.files import make_folder, write_whole
 from batchmix.recipe.evaluation import calibration_scores, predict, score
 from batchmix.recipe.images import ImageBatches, normalize
 from batchmix.recipe.training import StepMixer, Training
@@ -18,7 +18,6 @@ from batchmix.study.arms import TWO_LOADERS, TwoLoaders, parse_arm
 from batchmix.study.curve import GLANCE, REPORTS, Curve, Progress
 from batchmix.study.images import StudyImages, spread_over
 from batchmix.study.plan import RecipeConfig
-from batchmix.study.records import make_folder
 from batchmix.study.seeding import derived_seed
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchmix.errors import DataError
-from batchmix.files import cannot_write, check_names, read_json, write_whole
+from batchmix.files import check_names, make_folder, read_json, write_whole
 
 Record = dict[str, Any]
 Budget = tuple[int, float]
@@ -123,18 +123,6 @@ def read_record(folder: Path, key: str) -> Record | None:
     """
     path = folder / "runs" / f"{key}.json"
     return _read_record(path) if path.exists() else None
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder where there is none.
-
-    Raises:
-        DataError: If it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
 
 
 def _read_record(path: Path) -> Record:

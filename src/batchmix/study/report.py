@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from batchmix.files import write_whole
+from batchmix.files import make_folder, write_whole
 from batchmix.study import page
 from batchmix.study.comparisons import TIME, Comparison, cells, compare_all, scores_of
 from batchmix.study.picture import write_picture
-from batchmix.study.records import Study, make_folder
+from batchmix.study.records import Study
 from batchmix.study.sentences import Sentence, write_sentences
 from batchmix.study.statistics import Interval
 

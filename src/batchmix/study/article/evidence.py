@@ -13,7 +13,7 @@ import torch
 
 from batchmix._version import __version__
 from batchmix.errors import DataError
-from batchmix.files import cannot_write, read_json, write_whole
+from batchmix.files import make_folder, read_json, write_whole
 from batchmix.recipe.machine import describe_machine
 from batchmix.study.article.presets import CLAIMS, FEW, MANY
 from batchmix.study.records import REMOVE_IT, Study, read_study
@@ -112,10 +112,7 @@ def measure(
         "date": time.strftime("%Y-%m-%d"),
     }
     path = _path(folder, name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(path.parent, error) from error
+    make_folder(path.parent)
     write_whole(path, [(json.dumps(record) + "\n").encode()])
     return record
 
@@ -133,7 +130,7 @@ def read_measurement(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def _notes(readme: Path) -> str:
-    return readme.read_text().partition("\n")[2].strip() if readme.exists() else ""
+    return readme.read_text(encoding="utf-8").partition("\n")[2].strip() if readme.exists() else ""
 
 
 def _path(folder: Path, name: str) -> Path:

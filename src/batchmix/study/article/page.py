@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchmix.files import cannot_write, write_whole
+from batchmix.files import make_folder, write_whole
 from batchmix.study.article.claim import Claim, Table, budget_text
 from batchmix.study.article.claims import all_claims
 from batchmix.study.article.evidence import Evidence
@@ -31,10 +31,7 @@ def write_page(evidence: Evidence, page: Path) -> list[Path]:
     from batchmix.pictures import write_figure
 
     folder = page.parent / PICTURES
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+    make_folder(folder)
     pictures = {folder / f"{page.stem}-{name}.png": figure for name, figure in draw_all(evidence).items()}
     for path, figure in pictures.items():
         write_figure(path, figure)
