@@ -78,6 +78,17 @@ def test_the_goal_is_held_against_accuracy_time_and_seeds(changes, seeds, words)
     assert f"{words} by cpu" in said
 
 
+def test_all_presets_that_aim_at_the_goal_are_in_one_sentence():
+    quick, slow = (
+        {**RECORD, "preset": name, "train_seconds": s} for name, s in (("cpu", 90.0), ("fast-bf16", 400.0))
+    )
+    runs = [{**record, "seed": seed} for record in (slow, quick) for seed in range(5)]
+    (said,) = (line for line in table(runs).splitlines() if "goal" in line)
+    assert (
+        "is reached by cpu (94.000%, 90 s at most, 5 seeds); not by fast-bf16 (94.000%, 400 s at most" in said
+    )
+
+
 @pytest.mark.parametrize(
     "changes", [{"mix": "none"}, {"images": 5000}, {"device": "a GPU"}, {"preset": "quick"}, {"cores": 64}]
 )
@@ -129,6 +140,12 @@ def test_the_machine_is_named_below():
     last = table([RECORD, {**RECORD, "device": "A GPU"}]).splitlines()[-1]
     assert "A GPU, 2 cores of A CPU (AVX2)" in last
     assert "torch 2.9" in last
+
+
+def test_machines_have_numbers_where_there_are_several():
+    made = table([RECORD, {**RECORD, "cpu": "Another"}, {**RECORD, "epochs": 9}])
+    assert [line.rsplit("|", 2)[1].strip() for line in made.splitlines()[2:5]] == ["M1", "M2", "M1"]
+    assert "Made on M1: 2 cores of A CPU (AVX2); M2: 2 cores of Another (AVX2), torch 2.9." in made
 
 
 def test_the_rest_of_the_document_stays():
