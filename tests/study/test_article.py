@@ -1,4 +1,4 @@
-"""What is run for the article: three scales, three measurements, three studies."""
+"""What is run for the article: three scales, three measurements, three or four studies."""
 
 from __future__ import annotations
 
@@ -14,21 +14,30 @@ from batchmix.errors import DataError
 from batchmix.study.arms import parse_arm
 from batchmix.study.article import PRESETS, run_article
 from batchmix.study.article.evidence import measure
-from batchmix.study.article.presets import ARMS, MIXUP, SMALL
+from batchmix.study.article.presets import ARMS, ITSELF, MIXUP, SMALL, TWO_LOADERS
 from batchmix.study.engine import EngineOptions
 
 
 @pytest.mark.parametrize("scale", PRESETS["article"].values(), ids=PRESETS["article"])
 def test_the_plans_of_every_scale(scale):
     plans = scale.plans("fashion-mnist", size=28)
-    claims, few, many = plans.values()
+    claims, few, many, *more = plans.values()
     assert claims.arms == tuple(str(parse_arm(arm)) for arm in ARMS) == ARMS
     assert few.arms == many.arms == ("none", MIXUP)
     assert claims.images == few.images < many.images
     assert not set(claims.epochs) & set(few.epochs)
-    assert {plan.seeds for plan in plans.values()} == {tuple(scale.seeds)}
+    assert {plan.seeds for plan in (claims, few, many)} == {tuple(scale.seeds)}
     assert {(plan.data, plan.size) for plan in plans.values()} == {("fashion-mnist", 28)}
     assert claims.config == few.config
+    assert len(more) == bool(scale.loader_seeds)
+    for loaders in more:
+        assert loaders.arms == (TWO_LOADERS, ITSELF)
+        assert not set(loaders.seeds) & set(claims.seeds)
+        assert (loaders.images, loaders.epochs, loaders.config) == (
+            claims.images,
+            claims.epochs,
+            claims.config,
+        )
 
 
 @pytest.fixture
@@ -58,10 +67,15 @@ def progress():
     return SimpleNamespace(note=lambda line: None, stopped=False)
 
 
-def test_three_studies_and_three_measurements(engine, tmp_path):
+def test_all_studies_and_three_measurements(engine, tmp_path):
     options = EngineOptions(folder=tmp_path, command="as typed", device="cpu")
     assert run_article(SMALL, options, progress)
-    assert engine.asked == [("claims", 200, (4,)), ("few-images", 200, (2,)), ("many-images", 400, (1,))]
+    assert engine.asked == [
+        ("claims", 200, (4,)),
+        ("few-images", 200, (2,)),
+        ("many-images", 400, (1,)),
+        ("loaders", 200, (4,)),
+    ]
     for name in ("loading", "one-hot", "duplicates"):
         record = json.loads((tmp_path / "measured" / f"{name}.json").read_text())
         assert record["command"] == "as typed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,16 @@ from batchmix.study.article.claims import all_claims
 from batchmix.study.article.curves import accuracy_at, epochs_to, goal_of
 from batchmix.study.article.evidence import read_evidence
 from batchmix.study.article.page import as_markdown
-from batchmix.study.article.presets import CLAIMS, FEW, ITSELF, MIXUP, NOT_FOLDED, PER_BATCH, TWO_LOADERS
+from batchmix.study.article.presets import (
+    CLAIMS,
+    FEW,
+    ITSELF,
+    LOADERS,
+    MIXUP,
+    NOT_FOLDED,
+    PER_BATCH,
+    TWO_LOADERS,
+)
 from batchmix.study.article.verdicts import HELD, OPEN, REFUTED
 
 
@@ -130,6 +140,27 @@ def test_mixup_pays_from_the_first_of_the_budgets_that_all_hold(folder):
         edit(folder / CLAIMS / "runs" / f"4-{MIXUP}-{seed}.json", accuracy=0.5 + 0.001 * seed)
     behind = "On 200 images mixup is behind at the longest budget (tried: 2, 4)."
     assert all_claims(read_evidence(folder))[5].notes[0] == behind
+
+
+def test_more_seeds_of_both_loaders_decide_and_those_before_them_are_told(folder):
+    for seed in range(6):
+        edit(folder / CLAIMS / "runs" / f"4-{ITSELF}-{seed}.json", accuracy=0.7 + 0.01 * seed)
+    claim = all_claims(read_evidence(folder))[1]
+    found = claim.judged[0]
+    assert (found.says, found.verdict, found.n) == ("one loader costs no accuracy", HELD, 6)
+    assert re.search(
+        r"The 6 seeds of the study of all arms.* said −\d+\.\d+ points .*: did not hold\.$", claim.notes[-1]
+    )
+    assert "| loaders | `two-loaders`, `mixup:per=batch,fold=false` |" in as_markdown(read_evidence(folder))
+
+
+def test_without_more_seeds_the_study_of_all_arms_decides(folder):
+    shutil.rmtree(folder / LOADERS)
+    for seed in range(6):
+        edit(folder / CLAIMS / "runs" / f"4-{ITSELF}-{seed}.json", accuracy=0.7 + 0.01 * seed)
+    claim = all_claims(read_evidence(folder))[1]
+    assert claim.judged[0].verdict == REFUTED
+    assert claim.notes == ["Rates are medians over the repeats, with their quartiles."]
 
 
 def test_one_hot_is_judged_by_what_was_measured(folder):

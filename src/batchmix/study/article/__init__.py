@@ -1,6 +1,6 @@
 """The article's claims, each by an experiment that could refute it: ``batchmix compare --preset article``.
 
-Three studies train nets, three measurements need none; the page is made from their records alone.
+Studies train nets, three measurements need none; the page is made from their records alone.
 
 The article: Gugger 2018, "Mixup data augmentation", fast.ai.
 """

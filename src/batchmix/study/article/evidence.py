@@ -1,4 +1,4 @@
-"""All that the page is made from: the records of three studies and three measurements."""
+"""All that the page is made from: the records of the studies and of three measurements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from batchmix._version import __version__
 from batchmix.errors import DataError
 from batchmix.files import make_folder, read_json, write_whole
 from batchmix.recipe.machine import describe_machine
-from batchmix.study.article.presets import CLAIMS, FEW, MANY
+from batchmix.study.article.presets import CLAIMS, FEW, LOADERS, MANY
 from batchmix.study.records import REMOVE_IT, Study, read_study
 
 LOADING, ONE_HOT, DUPLICATES = "loading", "one-hot", "duplicates"
@@ -35,6 +35,7 @@ class Evidence:
         duplicates: What ``measure_duplicates`` found.
         measurements: The three records whole: with machine, command and date.
         notes: What the folder's README.md says of them below its title; "" where there is none.
+        loaders: One loader and two by more seeds; None where there are none.
     """
 
     claims: Study
@@ -45,11 +46,13 @@ class Evidence:
     duplicates: dict[str, Any]
     measurements: dict[str, dict[str, Any]]
     notes: str = ""
+    loaders: Study | None = None
 
     @property
     def studies(self) -> dict[str, Study]:
-        """The three studies, by the names of their folders."""
-        return {CLAIMS: self.claims, FEW: self.few, MANY: self.many}
+        """The studies, by the names of their folders."""
+        more = {} if self.loaders is None else {LOADERS: self.loaders}
+        return {CLAIMS: self.claims, FEW: self.few, MANY: self.many, **more}
 
 
 def read_evidence(folder: Path) -> Evidence:
@@ -72,6 +75,7 @@ def read_evidence(folder: Path) -> Evidence:
         duplicates=whole[DUPLICATES]["found"],
         measurements=whole,
         notes=_notes(folder / "README.md"),
+        loaders=read_study(folder / LOADERS) if (folder / LOADERS).exists() else None,
     )
 
 

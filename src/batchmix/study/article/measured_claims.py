@@ -10,6 +10,7 @@ from batchmix.study.article.claim import Claim, Table, of_runs, scores_table, tr
 from batchmix.study.article.evidence import Evidence
 from batchmix.study.article.presets import ITSELF, MIXUP, NOT_FOLDED, TWO_LOADERS
 from batchmix.study.article.verdicts import ACCURACY, Comparison, Fact, Quantity, judge, overall
+from batchmix.study.records import Study
 
 Row = Mapping[str, Any]  # of the measurement of one-hot targets, for one K
 
@@ -21,7 +22,7 @@ FORMS = {"one_hot": "one-hot", "two_calls": "two calls", "mixed_target": "`Mixed
 
 def one_loader(evidence: Evidence) -> Claim:
     """(b) A batch mixed with itself is as good as two loaders, and loads faster."""
-    study, found = evidence.claims, evidence.loading
+    study, found = evidence.loaders or evidence.claims, evidence.loading
     batch = found["batches"] * found["batch_size"]
     rates = {name: [batch / seconds for seconds in found["seconds"][name]] for name in found["seconds"]}
     judged = judge(
@@ -57,8 +58,21 @@ def one_loader(evidence: Evidence) -> Claim:
             scores_table(study, (ITSELF, TWO_LOADERS)),
             (("loading", "mixed images a second", "JPEGs decoded a second"), rows),
         ],
-        notes=["Rates are medians over the repeats, with their quartiles."],
+        notes=[
+            "Rates are medians over the repeats, with their quartiles.",
+            *([] if evidence.loaders is None else [_before(evidence.claims)]),
+        ],
         pictures=("loading",),
+    )
+
+
+def _before(study: Study) -> str:
+    """What the seeds said that came before those of a study of one loader and two alone."""
+    (earlier,) = judge([of_runs(study, ITSELF, TWO_LOADERS, "", ACCURACY, "no less")])
+    count = "" if earlier.needed == "" else ", and set the number of seeds here"
+    return (
+        f"The {earlier.n} seeds of the study of all arms, none of which is in the table above, said "
+        f"{earlier.found}: {earlier.verdict}{count}."
     )
 
 

@@ -15,7 +15,8 @@ TWO_LOADERS = "two-loaders"
 NOT_FOLDED = "mixup:fold=false"
 ARMS = (NONE, MIXUP, PER_BATCH, ITSELF, TWO_LOADERS, NOT_FOLDED)
 
-CLAIMS, FEW, MANY = "claims", "few-images", "many-images"  # the studies, by the names of their folders
+# The studies, by the names of their folders.
+CLAIMS, LOADERS, FEW, MANY = "claims", "loaders", "few-images", "many-images"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Scale:
         loading: Arguments of ``measure_loading``; ``images`` is how many are written as JPEG files.
         one_hot: Arguments of ``measure_one_hot``.
         duplicates: Arguments of ``measure_duplicates``.
+        loader_seeds: Others, for one loader and two alone, where those of all arms were too few to tell.
     """
 
     text: str
@@ -49,17 +51,22 @@ class Scale:
     loading: Mapping[str, Any] = field(default_factory=lambda: {"images": 1024})
     one_hot: Mapping[str, Any] = field(default_factory=dict)
     duplicates: Mapping[str, Any] = field(default_factory=dict)
+    loader_seeds: Sequence[int] = ()
 
     def plans(self, data: str = "cifar10", size: int | None = None) -> dict[str, StudyPlan]:
-        """The three studies, by the names of their folders."""
+        """The studies, by the names of their folders."""
         seeds = tuple(self.seeds)
         both = NONE, MIXUP
         few, many = dict(self.few_config), dict(self.many_config)
-        return {
+        plans = {
             CLAIMS: StudyPlan(ARMS, seeds, (self.epochs,), self.few, data, size, config=few),
             FEW: StudyPlan(both, seeds, self.few_epochs, self.few, data, size, config=few),
             MANY: StudyPlan(both, seeds, self.many_epochs, self.many, data, size, config=many),
         }
+        if self.loader_seeds:
+            arms, seeds = (TWO_LOADERS, ITSELF), tuple(self.loader_seeds)
+            plans[LOADERS] = StudyPlan(arms, seeds, (self.epochs,), self.few, data, size, config=few)
+        return plans
 
 
 SMALL = Scale(
@@ -75,10 +82,12 @@ SMALL = Scale(
     loading={"images": 24, "size": 32, "batch_size": 8, "repeats": 3},
     one_hot={"classes": (10, 1000), "batch_size": 16, "repeats": 3},
     duplicates={"batches": 20},
+    loader_seeds=range(2, 4),
 )
 CPU = Scale(
-    "a small net on a CPU with units for bfloat16, which sees 25 million images in all",
+    "a small net on a CPU with units for bfloat16, which sees 35 million images in all",
     seeds=range(5, 15),  # their number follows from a first study, in results/first, of the seeds before them
+    loader_seeds=range(15, 40),  # and that of these from the seeds before them
     few=5_000,
     many=50_000,
     epochs=40,
