@@ -93,7 +93,7 @@ class RegMixup:
             target: What the call returned, or a plain target, as in evaluation.
 
         Returns:
-            What ``loss_fn`` returns: 0-d, or (B,) where it returns one value a sample.
+            What ``loss_fn`` returns, 0-d, or (B,) where it returns one value a sample.
 
         Raises:
             MixError: If output and target are not of the same even length.

@@ -1,5 +1,7 @@
 """fastai 2: ``learn.mixup()``, and the callback behind it.
 
+Use it::
+
     from batchmix.adapters.fastai import MixUpCallback, MixUpLoss
     learn = vision_learner(dls, resnet18, metrics=accuracy).mixup()  # alpha 0.4, a weight for each image
     learn.fit_one_cycle(5)

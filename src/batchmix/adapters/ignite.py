@@ -1,5 +1,7 @@
 """Ignite: mixing as the ``prepare_batch`` of a supervised trainer.
 
+Use it::
+
     from batchmix.adapters.ignite import mixup_batch
     trainer = create_supervised_trainer(model, optimizer, loss_fn, prepare_batch=mixup_batch())
 

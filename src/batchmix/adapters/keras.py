@@ -1,5 +1,7 @@
 """Keras 3: a ``PyDataset`` of mixed batches, for any backend.
 
+Use it::
+
     from batchmix.adapters.keras import MixUpDataset
     model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     model.fit(MixUpDataset(x, y, num_classes=10), validation_data=(x_val, to_categorical(y_val, 10)))

@@ -1,5 +1,7 @@
 """Lightning: one callback, and the training batches of any LightningModule are mixed.
 
+Use it::
+
     from batchmix.adapters.lightning import MixUpCallback
 
     trainer = Trainer(callbacks=[MixUpCallback(alpha=0.4)])

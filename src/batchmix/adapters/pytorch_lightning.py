@@ -1,5 +1,7 @@
 """PyTorch Lightning, the package ``pytorch_lightning``: the callback of ``batchmix.adapters.lightning``.
 
+Use it::
+
     from batchmix.adapters.pytorch_lightning import MixUpCallback
 
     trainer = Trainer(callbacks=[MixUpCallback(alpha=0.4)])

@@ -1,5 +1,7 @@
 """skorch: nets that mix their training batches.
 
+Use it::
+
     from batchmix.adapters.skorch import MixUpClassifier
     net = MixUpClassifier(Module, criterion=nn.CrossEntropyLoss, mixer__alpha=0.4)  # for NeuralNetClassifier
 

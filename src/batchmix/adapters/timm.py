@@ -1,5 +1,7 @@
 """A drop-in for ``timm.data.Mixup`` and ``FastCollateMixup``, with timm's arguments.
 
+Use it::
+
     from batchmix.adapters.timm import Mixup
 
     mixup_fn = Mixup(mixup_alpha=0.2, cutmix_alpha=1.0, num_classes=10)
@@ -39,6 +41,8 @@ from batchmix.mixer import Mixer
 with needs("timm"):
     from timm.data import FastCollateMixup as TimmFastCollateMixup
 
+__all__ = ["FastCollateMixup", "Mixup"]
+
 Mode = Literal["batch", "pair", "elem"]
 
 
@@ -58,7 +62,7 @@ class Mixup:
         mode: One weight for the ``"batch"``, for each ``"pair"`` of samples or for each ``"elem"``.
         correct_lam: True; a weight that is not the share of pixels is not to be had.
         label_smoothing: Share of the target that is spread over all classes.
-        num_classes: K.
+        num_classes: Number of classes, K.
         multi_label: Targets are (B, K), smoothed towards 0.5.
         mixup_off_epoch: With ``set_epoch``, the first epoch without mixing; 0 for none.
         mixer: Any method or choice, in the place of all arguments from ``mixup_alpha`` to ``mode``.

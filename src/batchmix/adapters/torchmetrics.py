@@ -1,5 +1,7 @@
 """torchmetrics: accuracy of mixed batches, and any metric on their dominant labels.
 
+Use it::
+
     from batchmix.adapters.torchmetrics import DominantLabel, MixedAccuracy
     metrics = MetricCollection({
         "accuracy": MixedAccuracy(),                              # each label counts with its weight

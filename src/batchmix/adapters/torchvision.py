@@ -1,5 +1,7 @@
 """Drop-ins for ``torchvision.transforms.v2.MixUp`` and ``CutMix``.
 
+Use it::
+
     from batchmix.adapters.torchvision import MixUp
 
     mixup = MixUp(alpha=0.4)
@@ -40,6 +42,8 @@ with needs("torchvision"):
     from torchvision import tv_tensors
     from torchvision.transforms import v2
     from torchvision.transforms.v2._utils import _parse_labels_getter, is_pure_tensor
+
+__all__ = ["CutMix", "MixUp"]
 
 PICTURES = (tv_tensors.Image, tv_tensors.Video)
 

@@ -1,5 +1,7 @@
 """Hugging Face ``Trainer``: one line after it is made, and its training batches are mixed.
 
+Use it::
+
     from batchmix.adapters.transformers import mixup
 
     trainer = Trainer(model=model, args=args, train_dataset=train, eval_dataset=test)
@@ -46,6 +48,8 @@ from batchmix.mixer import Mixer
 with needs("transformers"):
     from transformers import Trainer
     from transformers.trainer_pt_utils import LabelSmoother
+
+__all__ = ["mixup"]
 
 STATE = "batchmix"
 """The key of the mixer's state in ``trainer.state.stateful_callbacks``."""

@@ -43,7 +43,7 @@ def mix_objects(
         min_visible: Share of a box's area, in [0, 1].
 
     Returns:
-        New dicts, with ``"weights"`` (N,) float32: ``lam`` or ``1 - lam`` where images are blended, 1 where
+        New dicts, with ``"weights"`` (N,) float32, ``lam`` or ``1 - lam`` where images are blended, 1 where
         they are pasted. The number of objects is asked of the device.
 
     Raises:

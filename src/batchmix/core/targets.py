@@ -83,7 +83,7 @@ class MixedTarget:
         """The same target as probabilities, for what takes nothing else.
 
         Args:
-            num_classes: K. For soft labels it has to be their last dimension.
+            num_classes: K; for soft labels it has to be their last dimension.
             ignore_index: A class id that counts nothing, as in ``F.cross_entropy``: its share is left out of
                 the probabilities, which then sum to less than 1.
 
