@@ -10,7 +10,7 @@ PIP := .venv/bin/python -m pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check fix records results bench race article pictures constraints clean
+.PHONY: help train test check fix records results bench race article pictures docs constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -54,10 +54,16 @@ pictures: .venv/.installed ## draw docs/pictures and write docs/methods.md anew
 	.venv/bin/batchmix show --out docs/pictures $(ARGS)
 	.venv/bin/batchmix show all --out docs/pictures --page docs/methods.md $(ARGS)
 
+docs: .venv/.installed-docs ## build the site, guides and reference, into build/docs
+	.venv/bin/python -m sphinx --builder html --fail-on-warning --quiet \
+	  --conf-dir docs --doctree-dir build/doctrees . build/docs $(ARGS)
+	cp build/docs/README.html build/docs/index.html
+	@echo 'built build/docs/index.html'
+
 constraints: .venv/.installed-dev ## renew constraints.txt; lines marked '# held:' stay
 	sed -n '/# held:/p' constraints.txt > .venv/held.txt
 	$(PIP) install --quiet --dry-run --ignore-installed --report .venv/resolved.json \
-	  --constraint .venv/held.txt pip -e '.[all]' --group dev
+	  --constraint .venv/held.txt pip -e '.[all]' --group dev --group docs
 	.venv/bin/python -c "$$WRITE_CONSTRAINTS"
 
 clean: ## remove .venv, caches and build products; data and runs stay
@@ -77,9 +83,11 @@ clean: ## remove .venv, caches and build products; data and runs stay
 	@touch $@
 
 # pip that fails (no network, say) leaves the runtime usable; pip that is killed does not get to put it back.
-.venv/.installed-dev: .venv/.installed
+.venv/.installed-dev: MORE := -e '.[all]' --group dev
+.venv/.installed-docs: MORE := --group docs
+.venv/.installed-dev .venv/.installed-docs: .venv/.installed
 	@mv .venv/.installed .venv/.was-installed
-	$(PIP) install --constraint constraints.txt -e '.[all]' --group dev; \
+	$(PIP) install --constraint constraints.txt $(MORE); \
 	  status=$$?; mv .venv/.was-installed .venv/.installed; exit $$status
 	@touch $@
 
