@@ -1,4 +1,4 @@
-"""What methods with masks share: who is mixed with whom, and how a mask for each of them becomes a plan."""
+"""What methods share: who is mixed with whom, and how a weight or a mask for each of them becomes a plan."""
 
 from __future__ import annotations
 
@@ -67,6 +67,22 @@ def mean_of(mask: Tensor) -> Tensor:
     return mask.flatten(1).mean(1, dtype=torch.float64).float()
 
 
+def who_stays(partner: Tensor, *, per: str, between: bool) -> Tensor | None:
+    """Whose only partner is itself, (B,) bool; None where nobody stays as it is for that.
+
+    A partner of another batch is another sample, and what was drawn once holds for the whole batch.
+    """
+    if between or (per == "batch" and len(partner) > 1):
+        return None
+    return partner == torch.arange(len(partner), device=partner.device)
+
+
+def plan_of_weights(partner: Tensor, lam: Tensor, *, per: str, between: bool) -> MixPlan:
+    """The plan of weights (B,) as they were drawn, but for those of ``who_stays``, which are 1."""
+    own = who_stays(partner, per=per, between=between)
+    return MixPlan(partner, lam if own is None else lam.masked_fill(own, 1.0))
+
+
 def plan_of_boxes(
     partner: Tensor, boxes: Tensor, size: tuple[int, ...], *, per: Per, between: bool
 ) -> MixPlan:
@@ -79,13 +95,13 @@ def plan_of_boxes(
         per: For what a box holds.
         between: Partners are of another batch.
     """
-    count, own = len(partner), torch.arange(len(partner), device=partner.device)
     if per == "pair":
-        boxes = boxes[torch.minimum(partner, own)]
-    if not between and (per != "batch" or count == 1):
-        boxes = boxes.masked_fill((partner == own).unsqueeze(1), 0)
+        boxes = boxes[_first_of_pair(partner)]
+    own = who_stays(partner, per=per, between=between)
+    if own is not None:
+        boxes = boxes.masked_fill(own.unsqueeze(1), 0)
     mask, lam = box_masks(boxes, size)
-    return MixPlan(partner, lam.expand(count).contiguous(), mask)
+    return MixPlan(partner, lam.expand(len(partner)).contiguous(), mask)
 
 
 def plan_of(
@@ -110,12 +126,16 @@ def plan_of(
         between: Partners are of another batch.
         window: Where partners are resized to, one a mask.
     """
-    count, own = len(partner), torch.arange(len(partner), device=partner.device)
+    count = len(partner)
     if per == "pair":
-        first = torch.minimum(partner, own)
+        first = _first_of_pair(partner)
         mask, lam, window = mask[first], lam[first], None if window is None else window[first]
     lam = lam.expand(count).contiguous()
     plan = MixPlan(partner, lam, mask, None if window is None else window.expand(count, -1).contiguous())
-    if between or (per == "batch" and count > 1):
-        return plan
-    return plan.only(partner != own)
+    own = who_stays(partner, per=per, between=between)
+    return plan if own is None else plan.only(~own)
+
+
+def _first_of_pair(partner: Tensor) -> Tensor:
+    """The smaller of the two places of each pair, (B,) int64."""
+    return torch.minimum(partner, torch.arange(len(partner), device=partner.device))

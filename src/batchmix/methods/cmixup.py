@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import torch
 from torch import Tensor
 
+from batchmix.core.masks import plan_of_weights
 from batchmix.core.plan import MixPlan
 from batchmix.core.sampling import (
     PerSample,
@@ -102,9 +103,7 @@ class CMixup(Mixer):
         own = torch.arange(count, device=generator.device)
         partner = own if between else sample_near(y, self.sigma, generator=generator)
         lam = sample_lam(settings["alpha"], count, per=self.per, fold=self.fold, generator=generator)
-        if not between and count == 1:
-            lam = torch.ones_like(lam)
-        return MixPlan(partner, lam)
+        return plan_of_weights(partner, lam, per=self.per, between=between)
 
 
 def sample_near(y: Tensor | None, sigma: float, *, generator: torch.Generator) -> Tensor:

@@ -31,8 +31,9 @@ from torch import Tensor
 from batchmix.core.applying import apply_plan
 from batchmix.core.batches import Leaf
 from batchmix.core.blending import blend
+from batchmix.core.masks import draw_partners, plan_of_weights
 from batchmix.core.plan import MixPlan, as_rows, describe
-from batchmix.core.sampling import Policy, check_alpha, check_choice, check_flag, sample_lam, sample_partner
+from batchmix.core.sampling import Policy, check_alpha, check_choice, check_flag, sample_lam
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
@@ -101,15 +102,13 @@ class EnergyMixup(Mixer):
     ) -> MixPlan:
         """Draw partners, then weights; measure levels. See ``Mixer.sample``."""
         _check_waveforms(x)
-        count = len(x)
-        own = torch.arange(count, device=generator.device)
-        partner = own if between else sample_partner(count, self.partner, labels=y, generator=generator)
-        lam = sample_lam(settings["alpha"], count, fold=self.fold, generator=generator)
+        partner = draw_partners(x, y, self.partner, per="sample", between=between, generator=generator)
+        lam = sample_lam(settings["alpha"], len(x), fold=self.fold, generator=generator)
+        plan = plan_of_weights(partner, lam, per="sample", between=between)
         if between:
-            return MixPlan(partner, lam)  # the other batch is not known here; _join adds its levels
+            return plan  # the other batch is not known here; _join adds its levels
         levels = sound_level(x, self.rate).to(generator.device)
-        lam = torch.where(partner == own, 1.0, lam)
-        return MixPlan(partner, lam, _weights(lam, levels - levels[partner]))
+        return replace(plan, mask=_weights(plan.lam, levels - levels[partner]))
 
     def _join(self, first: Tensor, second: Tensor, plan: MixPlan) -> Tensor:
         """Waveforms of two batches, by the levels of both."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from batchmix.core.masks import plan_of_weights
 from batchmix.core.plan import MixPlan
 from batchmix.core.sampling import check_alpha, check_choice, check_count, check_flag, sample_lam
 from batchmix.core.targets import MixedTarget
@@ -92,14 +93,12 @@ class KMixup(Mixer):
     ) -> MixPlan:
         """Draw groups, match them, then draw weights. See ``Mixer.sample``."""
         count = len(x)
-        own = torch.arange(count, device=generator.device)
         order = torch.randperm(count, generator=generator, device=generator.device)
         k = min(self.k, count) if between else max(1, min(self.k, count // 2))
+        own = torch.arange(count, device=generator.device)
         partner = own if between else match(x, x, order, order.roll(-k), k)
         lam = self._weights(order, k, settings["alpha"], generator)
-        if not between and (self.per != "batch" or count == 1):
-            lam = torch.where(partner == own, 1.0, lam)
-        return MixPlan(partner, lam)
+        return plan_of_weights(partner, lam, per=self.per, between=between)
 
     def between(
         self, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]

@@ -22,7 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from batchmix.core.masks import check_pairing, draw_partners
+from batchmix.core.masks import check_pairing, draw_partners, plan_of_weights
 from batchmix.core.normalizing import Normalize
 from batchmix.core.plan import MixPlan
 from batchmix.core.sampling import Per, Policy, check_alpha, check_flag, sample_lam
@@ -100,11 +100,8 @@ class Mixup(Mixer):
         **settings: float,
     ) -> MixPlan:
         """Draw partners, then weights. See ``Mixer.sample``."""
-        size = len(x)
         partner = draw_partners(x, y, self.partner, per=self.per, between=between, generator=generator)
         lam = sample_lam(
-            settings["alpha"], size, per=self.per, fold=self.fold, partner=partner, generator=generator
+            settings["alpha"], len(x), per=self.per, fold=self.fold, partner=partner, generator=generator
         )
-        if not between and (self.per != "batch" or size == 1):
-            lam = lam.masked_fill(partner == torch.arange(size, device=partner.device), 1.0)
-        return MixPlan(partner, lam)
+        return plan_of_weights(partner, lam, per=self.per, between=between)

@@ -28,15 +28,9 @@ from torch import Tensor
 
 from batchmix.core.applying import apply_plan
 from batchmix.core.batches import Kinds, Leaf, lead_of, target_of
+from batchmix.core.masks import draw_partners, who_stays
 from batchmix.core.plan import MixPlan, describe
-from batchmix.core.sampling import (
-    Policy,
-    check_alpha,
-    check_choice,
-    check_probability,
-    sample_lam,
-    sample_partner,
-)
+from batchmix.core.sampling import Policy, check_alpha, check_choice, check_probability, sample_lam
 from batchmix.core.whole import paste
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
@@ -114,8 +108,7 @@ class TabularCutMix(Mixer):
         if x.dim() != 2 or not x.shape[1]:
             raise MixError(f"x takes rows of columns (B, F), not empty, got {describe(x)}")
         (count, columns), device = x.shape, generator.device
-        own = torch.arange(count, device=device)
-        partner = own if between else sample_partner(count, self.partner, labels=y, generator=generator)
+        partner = draw_partners(x, y, self.partner, per="sample", between=between, generator=generator)
         if self.rate is None:
             stay = sample_lam(settings["alpha"], count, fold=False, generator=generator)
         else:
@@ -124,8 +117,9 @@ class TabularCutMix(Mixer):
         if self.groups is not None:
             drawn = drawn[:, _to(device, self._first_of_group(columns), torch.int64)]
         mask = drawn < stay.unsqueeze(1)
-        if not between:
-            mask = mask | (partner == own).unsqueeze(1)
+        own = who_stays(partner, per="sample", between=between)
+        if own is not None:
+            mask = mask | own.unsqueeze(1)
         return MixPlan(partner, self._share(mask), mask)
 
     def _share(self, mask: Tensor) -> Tensor:

@@ -29,8 +29,9 @@ from torch import Tensor
 
 from batchmix.core.applying import apply_plan
 from batchmix.core.batches import Kind, Kinds, Leaf, lead_of, target_of
+from batchmix.core.masks import draw_partners, who_stays
 from batchmix.core.plan import MixPlan, describe
-from batchmix.core.sampling import Policy, check_alpha, check_choice, check_flag, sample_lam, sample_partner
+from batchmix.core.sampling import Policy, check_alpha, check_choice, check_flag, sample_lam
 from batchmix.core.whole import paste
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
@@ -142,13 +143,13 @@ class TokenCutMix(Mixer):
         """
         valid = self._valid(x).to(generator.device)
         count = len(valid)
-        own = torch.arange(count, device=generator.device)
-        partner = own if between else sample_partner(count, self.partner, labels=y, generator=generator)
+        partner = draw_partners(valid, y, self.partner, per="sample", between=between, generator=generator)
         lam = sample_lam(settings["alpha"], count, fold=self.fold, generator=generator)
         common, tokens = valid & valid[partner], valid.sum(1)
         cut = ((1 - lam) * tokens).floor().long().minimum(common.sum(1))
-        if not between:
-            cut = torch.where(partner == own, 0, cut)
+        own = who_stays(partner, per="sample", between=between)
+        if own is not None:
+            cut = cut.masked_fill(own, 0)
         room = common.sum(1) - cut + 1
         drawn = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
         start = (drawn * room).floor().long().minimum(room - 1).unsqueeze(1)
