@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from batchmix import CMixup, GridMix, MixedTarget, Mixer, MixError, MixPlan, Mixup, off_after, ramp
+from batchmix import (
+    AttentiveCutMix,
+    CMixup,
+    GridMix,
+    MixedTarget,
+    Mixer,
+    MixError,
+    MixPlan,
+    Mixup,
+    off_after,
+    ramp,
+    sample_lam,
+)
 
 X, Y = torch.rand(4, 3, generator=torch.Generator().manual_seed(0)), torch.arange(4)
 
@@ -109,9 +121,11 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert mixup.state_dict() == {"seed": 4, "step": 5}
     halved = Mixup(0.5, schedule={"alpha": lambda step: np.float32(0.5)}, seed=3)
     assert halved.settings()["alpha"] == 0.25
-    grid = GridMix(1.0, cells=np.int32(3))
-    assert type(grid.cells) is int
-    assert grid.cells == 3
+    for grid in (GridMix(1.0, cells=np.int32(3)), AttentiveCutMix(cells=np.int32(3))):
+        assert type(grid.cells) is int
+        assert grid.cells == 3
+    lam = sample_lam(1.0, np.int64(4), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(lam, sample_lam(1.0, 4, generator=torch.Generator().manual_seed(0)))
 
 
 @pytest.mark.parametrize("seed", [-1, 1.0, True, "1", torch.ones(2), None], ids=str)

@@ -88,8 +88,9 @@ def test_a_network_is_asked_without_a_graph_as_the_card_says() -> None:
         ({"grid": 7.0}, "grid takes "),
         ({"grid": True}, "grid takes "),
         ({"cells": -1}, "cells takes "),
-        ({"cells": 50}, r"cells takes a whole number from 0 to grid\*\*2 = 49"),
+        ({"cells": 50}, "cells takes a whole number from 0 to 49"),
         ({"cells": 0.5}, "cells takes "),
+        ({"cells": True}, "cells takes "),
         ({"partner": "random"}, "partner takes "),
     ],
 )

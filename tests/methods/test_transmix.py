@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -96,6 +97,13 @@ def test_no_gradient_goes_through_the_weights_and_no_attention_keeps_them() -> N
     assert torch.equal(reweigh(before, plan, torch.zeros(8, 24)).lam, plan.lam)
 
 
+def test_a_prefix_of_numpy_is_a_number() -> None:
+    plan = TransMix(seed=1).plan(X)
+    before, tokens = MixedTarget.from_plan(Y, plan), attention(8, 25)
+    lam = reweigh(before, plan, tokens, prefix=np.int64(1)).lam
+    assert torch.equal(lam, reweigh(before, plan, tokens, prefix=1).lam)
+
+
 def test_half_precision_attention_is_summed_in_float32() -> None:
     plan = TransMix(seed=1).plan(X)
     before, tokens = MixedTarget.from_plan(Y, plan), attention(8, 3, 24)
@@ -111,8 +119,9 @@ def test_half_precision_attention_is_summed_in_float32() -> None:
         ({"attention": torch.rand(7, 24)}, r"attention takes \(B, tokens\) or \(B, heads, tokens\)"),
         ({"attention": torch.rand(8, 3, 24, 24)}, r"attention takes \(B, tokens\)"),
         ({"attention": None}, r"attention takes \(B, tokens\)"),
-        ({"prefix": 24}, "prefix takes a number of tokens from 0 to 23"),
+        ({"prefix": 24}, "prefix takes a whole number from 0 to 23"),
         ({"prefix": -1}, "prefix takes"),
+        ({"prefix": True}, "prefix takes"),
         ({"grid": (5, 5)}, "grid takes rows and columns of 24 patches"),
         *(
             ({"grid": grid}, "grid takes rows and columns of 24 patches")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from batchmix.core.plan import MixPlan, check_is_plan, describe
-from batchmix.core.sampling import check_probability
+from batchmix.core.sampling import check_count, check_probability
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
 
@@ -81,8 +81,7 @@ def _per_patch(attention: Tensor, count: int, prefix: int) -> Tensor:
         raise MixError(
             f"attention takes (B, tokens) or (B, heads, tokens) with B = {count}, got {describe(attention)}"
         )
-    if isinstance(prefix, bool) or not isinstance(prefix, int) or not 0 <= prefix < attention.shape[-1]:
-        raise MixError.of("prefix", prefix, f"a number of tokens from 0 to {attention.shape[-1] - 1}")
+    prefix = check_count("prefix", prefix, 0, attention.shape[-1] - 1)
     heads = attention.float() if attention.dim() == 2 else attention.float().mean(1)
     return heads[:, prefix:]
 

@@ -58,7 +58,7 @@ def sample_lam(
     Source: Zhang et al. 2018, arXiv:1710.09412, section 2; per sample and folded: Gugger 2018, fast.ai.
     """
     alpha = check_alpha(alpha)
-    check_batch_size(batch_size)
+    batch_size = check_count("batch_size", batch_size)
     check_choice("per", per, get_args(Per))
     device = _device_of(generator, device)
     if per == "pair" and (not isinstance(partner, Tensor) or partner.shape != (batch_size,)):
@@ -110,7 +110,7 @@ def sample_partner(
         >>> sample_partner(4, "roll")
         tensor([3, 0, 1, 2])
     """
-    check_batch_size(batch_size)
+    batch_size = check_count("batch_size", batch_size)
     check_choice("policy", policy, get_args(Policy))
     device = _device_of(generator, device)
     if mutual and policy != "shuffle":
@@ -189,23 +189,16 @@ def check_flag(name: str, got: object) -> bool:
     return got
 
 
-def check_count(name: str, got: Any, least: int = 1) -> int:
-    """Return ``got``, also one of numpy's, as an int, or raise a MixError unless it is ``least`` or more."""
+def check_count(name: str, got: Any, least: int = 1, most: int | None = None) -> int:
+    """Return ``got``, also one of numpy's, as an int, or raise a MixError unless it lies between the two."""
     try:
         count = operator.index(got)
     except TypeError:
         count = least - 1
-    if count < least or isinstance(got, bool):
-        raise MixError.of(name, got, f"a whole number >= {least}")
+    if count < least or (most is not None and count > most) or isinstance(got, bool):
+        within = f">= {least}" if most is None else f"from {least} to {most}"
+        raise MixError.of(name, got, f"a whole number {within}")
     return count
-
-
-def check_batch_size(batch_size: object) -> None:
-    """Raise a MixError unless ``batch_size`` is a whole number of at least 1."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
-        raise MixError(f"batch_size takes a whole number >= 1, got {describe(batch_size)}")
-    if batch_size < 1:
-        raise MixError(f"batch_size takes a whole number >= 1, got {batch_size}: the batch is empty")
 
 
 def _device_of(generator: torch.Generator | None, device: torch.device | str | None) -> torch.device:

@@ -74,12 +74,10 @@ class AttentiveCutMix(Mixer):
     ) -> None:
         if not callable(attention):
             raise MixError.of("attention", attention, "a callable from images to maps")
-        self.grid = grid = check_count("grid", grid)
-        if isinstance(cells, bool) or not isinstance(cells, int) or not 0 <= cells <= grid**2:
-            raise MixError.of("cells", cells, f"a whole number from 0 to grid**2 = {grid**2}")
+        self.grid = check_count("grid", grid)
         check_choice("partner", partner, get_args(Policy))
         self.attention = attention
-        self.cells = cells
+        self.cells = check_count("cells", cells, 0, self.grid**2)
         self.partner = partner
         super().__init__(**options)
 
