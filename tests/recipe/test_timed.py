@@ -61,4 +61,4 @@ def test_the_preset_for_94_is_of_the_size_of_the_record():
 
 
 def test_a_device_multiplies():
-    assert matmul_rate(CPU, 64, torch.float32) > 0
+    assert matmul_rate(CPU, 64) > 0

@@ -16,6 +16,8 @@ from batchmix.core.metrics import calibration_error
 
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 
+BINS = 15  # of equal width, as many as ``calibration_error`` has
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -120,13 +122,12 @@ def calibration_scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     return {**scaled_scores(logits, labels), "reliability": reliability(logits, labels)}
 
 
-def reliability(logits: Tensor, labels: Tensor, *, bins: int = 15) -> dict[str, list[Any]]:
-    """What a reliability diagram shows: for each bin of the largest probability, who is in it.
+def reliability(logits: Tensor, labels: Tensor) -> dict[str, list[Any]]:
+    """What a reliability diagram shows: for each of 15 bins of the largest probability, who is in it.
 
     Args:
         logits: (N, K).
         labels: (N,) class ids.
-        bins: Number of bins of equal width, as for ``calibration_error``.
 
     Returns:
         ``count``, mean ``confidence`` and ``accuracy`` of each bin; the last two are None where it is empty.
@@ -134,10 +135,10 @@ def reliability(logits: Tensor, labels: Tensor, *, bins: int = 15) -> dict[str, 
     Source: Guo et al. 2017, arXiv:1706.04599, section 2.
     """
     confidence, guess = logits.softmax(1).double().cpu().max(1)
-    place = (confidence * bins).long().clamp(0, bins - 1)
+    place = (confidence * BINS).long().clamp(0, BINS - 1)
     hits = (guess == labels.cpu()).double()
-    count = torch.bincount(place, minlength=bins)
-    sums = (torch.zeros(bins, dtype=torch.float64).index_add_(0, place, v) for v in (confidence, hits))
+    count = torch.bincount(place, minlength=BINS)
+    sums = (torch.zeros(BINS, dtype=torch.float64).index_add_(0, place, v) for v in (confidence, hits))
     means = ([s / n if n else None for s, n in zip(t.tolist(), count.tolist(), strict=True)] for t in sums)
     return {"count": count.tolist(), "confidence": next(means), "accuracy": next(means)}
 

@@ -51,9 +51,9 @@ def step_flop(config: TrainConfig, size: int, *, bias_learns: bool) -> float:
     return float(counter.get_total_flops())
 
 
-def matmul_rate(device: torch.device, size: int = 8192, dtype: torch.dtype = torch.bfloat16) -> float:
-    """FLOP per second of a square matrix product, the median of some: what a device reaches at its best."""
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+def matmul_rate(device: torch.device, size: int = 8192) -> float:
+    """FLOP per second of a square bfloat16 product, the median of some: what a device reaches at its best."""
+    a, b = (torch.randn(size, size, device=device).to(torch.bfloat16) for _ in range(2))
     taken = []
     for _ in range(REPEATS + 1):
         with clock(device) as seconds:

@@ -54,11 +54,11 @@ def visible_gpus() -> list[str]:
     return shown.split(",") if shown else [str(index) for index in range(torch.cuda.device_count())]
 
 
-def busy_share(seconds: float = 0.5) -> float:
+def busy_share() -> float:
     """Share of all cores that is in use right now, in [0, 1]; call it while this process does nothing."""
     import psutil
 
-    return float(psutil.cpu_percent(interval=seconds)) / 100
+    return float(psutil.cpu_percent(interval=0.5)) / 100
 
 
 def keep_freed_memory() -> bool:

@@ -15,6 +15,7 @@ from batchmix.recipe.convolution import Conv3x3
 from batchmix.recipe.pooling import max_pool
 
 WHITENING_FILTERS = 24  # the 12 eigenvectors of 3x2x2 patches, and the same with the other sign
+WHITENING_EPS = 5e-4  # beside the eigenvalues: directions without variance stay finite
 NORM_EPS = 1e-12  # the norm follows filters of fixed length: nothing there is close to 0
 
 
@@ -74,7 +75,7 @@ class Block(nn.Module):
         return activated
 
 
-def whiten(net: Net, images: Tensor, *, eps: float = 5e-4) -> None:
+def whiten(net: Net, images: Tensor) -> None:
     """Set the first layer so that the 2x2 patches of ``images`` (N, 3, H, W), normalised, come out white.
 
     Source: Page 2018; Jordan 2024, arXiv:2404.00498, section 3.2.
@@ -82,7 +83,7 @@ def whiten(net: Net, images: Tensor, *, eps: float = 5e-4) -> None:
     patches = images.unfold(2, 2, 1).unfold(3, 2, 1)  # (N, 3, H-1, W-1, 2, 2)
     flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, 12).double()
     values, vectors = torch.linalg.eigh(flat.T @ flat / len(flat))
-    filters = (vectors / (values + eps).sqrt()).T.flip(0).reshape(12, 3, 2, 2)
+    filters = (vectors / (values + WHITENING_EPS).sqrt()).T.flip(0).reshape(12, 3, 2, 2)
     net.whitening.weight.data.copy_(torch.cat([filters, -filters]))
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Grey for the baseline, then Okabe and Ito's, as in the reports of other studies.
-GREY, BLUE, RED, GREEN = "#59636e", "#0072b2", "#d55e00", "#009e73"
+GREY, BLUE, RED = "#59636e", "#0072b2", "#d55e00"
 FAINT = "#9aa1a9"
 
 
