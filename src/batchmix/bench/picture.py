@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from batchmix.bench.cases import DRAW, size_text, threads_text
 from batchmix.bench.records import Record, Row, Spread, cases, find, times_of
 from batchmix.bench.table import METHOD, contender
-from batchmix.errors import DataError
 from batchmix.pictures.canvas import INK, axes_at, new_figure
 
 if TYPE_CHECKING:
@@ -51,18 +50,15 @@ class Panel:
         return TOP + BAR * len(self.bars) + BOTTOM
 
 
-def draw_record(record: Record) -> Figure:
+def draw_record(record: Record) -> Figure | None:
     """Draw a panel of bars for each of the parts that compare libraries.
 
-    Raises:
-        DataError: If the record has none of these parts.
-
     Returns:
-        A figure with an axes for each panel, one above the other.
+        A figure with an axes for each panel, one above the other; None where there is nothing to draw.
     """
     panels = [made for panel in PANELS for made in [_panel(record, *panel)] if made is not None]
     if not panels:
-        raise DataError(f"a picture takes a record with {', '.join(BASES)}, or one of them")
+        return None
     height = sum(panel.height for panel in panels) + GAP
     figure = new_figure(WIDTH, height)
     top = height
@@ -73,11 +69,6 @@ def draw_record(record: Record) -> Figure:
         top -= panel.height
     figure.text(0.15 / WIDTH, 0.1 / height, _foot(record), size=8.5, color=FAINT, va="bottom")
     return figure
-
-
-def has_picture(record: Record) -> bool:
-    """Whether the record has something that can be drawn."""
-    return any(_panel(record, *panel) is not None for panel in PANELS)
 
 
 def _panel(record: Record, part: str, what: str, shape: tuple[int, ...], dtype: str) -> Panel | None:

@@ -154,13 +154,13 @@ def _progress(total: int, *, shown: bool) -> Iterator[Callable[[Case], None]]:
 def _write_page(page_path: Path, records: list[dict[str, Any]], names: list[str]) -> Iterator[Path]:
     """The page and the picture of each record; everything is made before the first file is written."""
     from batchmix.bench.page import page
-    from batchmix.bench.picture import draw_record, has_picture
+    from batchmix.bench.picture import draw_record
     from batchmix.files import write_whole
     from batchmix.pictures.canvas import write_figure
 
     folder = page_path.parent / "pictures"
     files = [f"bench-{name}.png" for name in names]
-    figures = [draw_record(record) if has_picture(record) else None for record in records]
+    figures = [draw_record(record) for record in records]
     links = [f"pictures/{file}" if figure else None for file, figure in zip(files, figures, strict=True)]
     text = page(records, links)
     folder.mkdir(exist_ok=True)
