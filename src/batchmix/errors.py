@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,18 +40,33 @@ def shorten(value: object, length: int = 60) -> str:
         >>> shorten("a" * 10, length=8)
         "'aaaa..."
     """
-    shown = " ".join(repr(value).split())
-    return shown if len(shown) <= length else shown[: length - 3] + "..."
+    return cut(" ".join(repr(value).split()), length)
 
 
-def why(error: Exception) -> str:
-    r"""What somebody else's error says, on one line; its type where it says nothing.
+def cut(line: str, length: int) -> str:
+    """The line, of which as much as there is room for where it is longer than ``length`` characters."""
+    return line if len(line) <= length else line[: length - 3] + "..."
+
+
+def why(error: BaseException) -> str:
+    r"""What somebody else's error says, on one line without colours; its type where it says nothing.
 
     Example:
         >>> why(OSError("the disk\nis full")), why(KeyError())
         ('the disk is full', 'KeyError')
     """
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split()) or type(error).__name__
+
+
+def one_line(error: BaseException) -> str:
+    """What an error is and says, on one line; of our own what it says is enough.
+
+    Example:
+        >>> one_line(ZeroDivisionError("division by zero")), one_line(MixError("p takes a number, got None"))
+        ('ZeroDivisionError: division by zero', 'p takes a number, got None')
+    """
+    said, name = why(error), type(error).__name__
+    return said if isinstance(error, (MixError, DataError)) or said == name else f"{name}: {said}"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from batchmix.bench.timing import (
     Contender,
     finished_clock,
     in_turn,
-    one_line,
+    reason,
     stream_clock,
     wall_clock,
 )
@@ -67,10 +67,10 @@ def test_the_clock_is_the_one_given_and_seconds_are_seconds() -> None:
     assert wall_clock(lambda: time.sleep(0.01)) >= 0.01
 
 
-def test_an_error_is_one_line_without_colours() -> None:
-    assert one_line(RuntimeError("\x1b[1mnot\x1b[0m\n\n implemented")) == "RuntimeError: not implemented"
-    assert one_line(RuntimeError()) == "RuntimeError"
-    assert len(one_line(RuntimeError("long " * 100))) == 120
+def test_a_reason_is_one_line_without_colours() -> None:
+    assert reason(RuntimeError("\x1b[1mnot\x1b[0m\n\n implemented")) == "RuntimeError: not implemented"
+    assert reason(RuntimeError()) == "RuntimeError"
+    assert len(reason(RuntimeError("long " * 100))) == 120
 
 
 def test_a_gpus_stream_is_timed_by_its_own_events_with_the_host_ahead(

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from batchmix.bench.cases import ALPHA, MEAN, STD
-from batchmix.bench.timing import one_line
+from batchmix.bench.timing import reason
 
 Images = Callable[[Tensor], Tensor]
 
@@ -61,7 +61,7 @@ def load_peers(device: torch.device) -> tuple[list[Peer], dict[str, str]]:
                 warnings.simplefilter("ignore")  # theirs, about themselves
                 found.append(peer(device))
         except (ImportError, RuntimeError, AttributeError) as error:
-            missing[peer.name] = one_line(error)
+            missing[peer.name] = reason(error)
     return found, missing
 
 

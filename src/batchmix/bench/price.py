@@ -22,7 +22,7 @@ import batchmix as bm
 from batchmix.bench.cases import ALPHA, BenchOptions, Case, torch_threads
 from batchmix.bench.models import LR, labelled, make_optimizer, resnet18
 from batchmix.bench.peers import Peer
-from batchmix.bench.timing import Contender, Timing, one_line
+from batchmix.bench.timing import Contender, Timing, reason
 
 Spell = Callable[[int], list[float]]  # so many steps, and the seconds of each
 
@@ -86,7 +86,7 @@ def measure_price(case: Case, options: BenchOptions, peers: Sequence[Peer]) -> l
             _take_turns(case, options, arms)
         except Exception as error:  # a framework's: the others are measured all the same
             for arm in arms:
-                arm.failed = one_line(error)
+                arm.failed = reason(error)
     return case.rows(arms)
 
 

@@ -17,7 +17,7 @@ from batchmix.bench import losses, mixing, price, sampling
 from batchmix.bench.cases import BenchOptions, Case
 from batchmix.bench.peers import Peer, load_peers
 from batchmix.bench.records import FORMAT
-from batchmix.bench.timing import one_line
+from batchmix.bench.timing import reason
 from batchmix.recipe.machine import busy_share, describe_machine
 
 Measure = Callable[[Case, BenchOptions, Sequence[Peer]], list[dict[str, Any]]]
@@ -72,7 +72,7 @@ def measure_all(
                 warnings.simplefilter("ignore")  # the peers', about themselves
                 rows += PARTS[case.part].measure(case, options, peers)
         except (ImportError, RuntimeError) as error:  # a framework that is missing, memory that ran out
-            failed.append({"case": str(case), "reason": one_line(error)})
+            failed.append({"case": str(case), "reason": reason(error)})
     return {
         "format": FORMAT,
         "batchmix": bm.__version__,

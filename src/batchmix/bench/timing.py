@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import random
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+
+from batchmix.errors import cut, one_line
 
 Clock = Callable[[Callable[[], object]], float]
 
@@ -132,15 +133,13 @@ def _warm_up(contender: Contender, before: Callable[[], object]) -> str | None:
             before()
             contender.call()
     except Exception as error:  # another library's: the others are measured all the same
-        return one_line(error)
+        return reason(error)
     return None
 
 
-def one_line(error: BaseException, length: int = 120) -> str:
-    """What an error is and says, on one line without colours."""
-    said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
-    line = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    return line if len(line) <= length else line[: length - 3] + "..."
+def reason(error: BaseException) -> str:
+    """Why something could not be measured, short enough for a table."""
+    return cut(one_line(error), 120)
 
 
 @contextmanager

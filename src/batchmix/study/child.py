@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from batchmix.errors import DataError, MixError
+from batchmix.errors import one_line
 
 STOPPED = 75  # the exit status of a run that was told to stop, and can go on
 FAILED = 1
@@ -37,19 +37,6 @@ def main() -> int:
             traceback.print_exc()
             _send(events, error=one_line(error))
             return FAILED
-
-
-def one_line(error: BaseException) -> str:
-    """An error as one line.
-
-    Example:
-        >>> one_line(ZeroDivisionError("division by zero"))
-        'ZeroDivisionError: division by zero'
-    """
-    said = " ".join(str(error).split())
-    if isinstance(error, (MixError, DataError)):
-        return said
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def _obey(orders: Mapping[str, Any], events: TextIO) -> int:

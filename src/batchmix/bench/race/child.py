@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from batchmix.bench.race.printed import PrintedRun, RunReader
-from batchmix.bench.timing import one_line
+from batchmix.bench.timing import reason
 
 HELD_OUT = 5000  # of the training images, for a test on images that no setting was chosen by
 SMALL_TEST = 200
@@ -36,7 +36,7 @@ def main() -> int:
             return 1
         except Exception as error:  # another's code may raise anything; the race goes on without it
             traceback.print_exc()
-            _say(said, missing=one_line(error))
+            _say(said, missing=reason(error))
             return 1
     return 0
 
