@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,20 @@ def test_a_stopped_run_says_how_to_go_on_and_does(
     assert summary["folder"] == str(folder)
     assert (summary["classes"], summary["images"]) == (["blue", "red"], 8)
     assert not (folder / "checkpoint.pt").exists()
+
+
+def test_a_worker_that_the_system_kills_is_one_line_that_says_what_helps(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: object) -> None:
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+        time.sleep(10)  # in the middle of which torch raises
+
+    monkeypatch.setattr(Progress, "step", kill)
+    line = r"^a process that decodes has ended \(DataLoader worker .*\): .* --workers .* --batch-size .*$"
+    with pytest.raises(DataError, match=line):
+        train(tiny(epochs=8), workers=1, out=tmp_path)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from batchmix.finetune.config import FolderConfig
 from batchmix.finetune.evaluation import evaluate
 from batchmix.finetune.files import ImageFiles
 from batchmix.finetune.training import FolderTraining
+from batchmix.finetune.views import lost_workers
 from batchmix.recipe.machine import describe_machine
 from batchmix.recipe.progress import Progress
 from batchmix.recipe.restart import found
@@ -56,7 +57,7 @@ def train_folder(config: FolderConfig, options: FolderOptions, progress: Progres
         The summary (empty where another rank has it), or None where the run was stopped.
 
     Raises:
-        DataError: If images can't be read, or a file cannot be written or read.
+        DataError: If images can't be read, a process that decodes ends, or a file cannot be written or read.
         MixError: If the loss does not stay finite, or the run to go on with is another.
     """
     world, exact = options.world, options.exact
@@ -73,7 +74,7 @@ def train_folder(config: FolderConfig, options: FolderOptions, progress: Progres
     device = pick_device(options.device)
     train, test = (ImageFiles(listing.folder, entries) for entries in (listing.train, listing.test))
     training = FolderTraining(config, train, listing.classes, device, world=world, exact=exact)
-    with run_folder(options, f"{config.model}-{config.mix}-seed{config.seed}") as folder:
+    with run_folder(options, f"{config.model}-{config.mix}-seed{config.seed}") as folder, lost_workers():
         progress.start(f"{config.model}, {config.mix}, {len(train):,} images, into {folder}", training.steps)
         if state is not None:
             training.load_state_dict(state)

@@ -116,6 +116,23 @@ def stream(
         yield loaded
 
 
+@contextmanager
+def lost_workers() -> Iterator[None]:
+    """Around all that goes on while workers decode: torch raises the end of one wherever the training is.
+
+    Raises:
+        DataError: If a worker has ended: as a rule the system killed it, as memory ran out.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # of which torch's has no type of its own
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        found = f"a process that decodes has ended ({why(error).rstrip('.')})"
+        advice = "where memory ran out, fewer --workers or a smaller --batch-size take less of it"
+        raise DataError(f"{found}: {advice}") from error
+
+
 def _way_to_start() -> Any:
     """How workers start: None, torch's own way, or under torchrun forks of a process that has one thread.
 
