@@ -101,6 +101,13 @@ def interval(values: Sequence[float]) -> float:
     return quantile * stdev(values) / math.sqrt(len(values))
 
 
+def mean_cell(group: Sequence[Record], name: str, scale: float, digits: int) -> str:
+    """The mean over runs and its interval, as a cell of a table."""
+    values = [scale * record[name] for record in group]
+    half = interval(values)
+    return f"{mean(values):.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
+
+
 def _is_changed(record: Record) -> bool:
     return str(record["preset"]).endswith(CHANGED)
 
@@ -113,12 +120,12 @@ def _row(group: Sequence[Record], machines: Sequence[str]) -> str:
         mixing_in_words(first, ", "),
         f"{first['epochs']:g}",
         _runs(sorted(record["seed"] for record in group)),
-        f"{_cell(group, 'accuracy', 100, 2)} %",
-        f"{_cell(group, 'accuracy_tta', 100, 2)} %",
-        _cell(group, "loss", 1, 3),
-        f"{_cell(group, 'confidence', 100, 1)} %",
-        _cell(group, "ece", 1, 3),
-        f"{_cell(group, 'train_seconds', 1, 0)} s",
+        f"{mean_cell(group, 'accuracy', 100, 2)} %",
+        f"{mean_cell(group, 'accuracy_tta', 100, 2)} %",
+        mean_cell(group, "loss", 1, 3),
+        f"{mean_cell(group, 'confidence', 100, 1)} %",
+        mean_cell(group, "ece", 1, 3),
+        f"{mean_cell(group, 'train_seconds', 1, 0)} s",
     ]
     return _line(cells if len(machines) == 1 else [*cells, f"M{machines.index(_machine(first)) + 1}"])
 
@@ -218,12 +225,6 @@ def _runs(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
         return f"{seeds[0]}"
     return f"{seeds[0]} to {seeds[-1]}" if consecutive else ", ".join(map(str, seeds))
-
-
-def _cell(group: Sequence[Record], name: str, scale: float, digits: int) -> str:
-    values = [scale * record[name] for record in group]
-    half = interval(values)
-    return f"{mean(values):.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
 
 
 def _machine(record: Record) -> str:

@@ -11,7 +11,7 @@ from batchmix.bench.cores.steps import MATRIX, ORDER
 from batchmix.files import read_json
 from batchmix.recipe.config import preset, preset_of
 from batchmix.recipe.onednn import DIRECTIONS
-from batchmix.recipe.results import DIGITS, interval
+from batchmix.recipe.results import DIGITS, mean_cell
 
 Record = Mapping[str, Any]
 
@@ -118,17 +118,9 @@ def run_table(record: Record, results: Sequence[Record]) -> list[str]:
     head = "| preset | mixing | kernel | seeds | accuracy | with TTA | training |"
     lines = [head, "|---|---|---|---|---|---|---|"]
     for (name, mix, kernel), runs in sorted(whole_runs(record, results).items()):
-        cells = [
-            f"{mean(values):.{digits}f}" + (f" ± {interval(values):.{digits}f}" if len(values) > 1 else "")
-            for key, scale, digits in (
-                ("accuracy", 100, 2),
-                ("accuracy_tta", 100, 2),
-                ("train_seconds", 1, 0),
-            )
-            for values in [[scale * run[key] for run in runs]]
-        ]
         lines.append(
-            f"| {name} | {mix} | {kernel} | {len(runs)} | {cells[0]} % | {cells[1]} % | {cells[2]} s |"
+            f"| {name} | {mix} | {kernel} | {len(runs)} | {mean_cell(runs, 'accuracy', 100, 2)} % "
+            f"| {mean_cell(runs, 'accuracy_tta', 100, 2)} % | {mean_cell(runs, 'train_seconds', 1, 0)} s |"
         )
     return lines if len(lines) > 2 else ["No whole run on such a machine is on record."]
 
