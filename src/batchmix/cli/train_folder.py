@@ -119,7 +119,7 @@ def run(args: argparse.Namespace, world: World) -> int:
         record=args.record,
         exact=args.exact,
         world=world,
-        workers=_workers(world) if args.workers is None else args.workers,
+        workers=_workers() if args.workers is None else args.workers,
         checkpoint_every=args.checkpoint_every or 0,
     )
     with Progress(shown=not args.json and world.first) as progress:
@@ -131,10 +131,11 @@ def run(args: argparse.Namespace, world: World) -> int:
     return 0
 
 
-def _workers(world: World) -> int:
+def _workers() -> int:
     """As many as there are cores for this process, shared with the other ranks of the host."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    from batchmix.data.decoding import cores
+
+    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _text(summary: dict[str, Any]) -> str:

@@ -151,7 +151,7 @@ def each(count: int, work: Callable[[int], None]) -> Iterator[int]:
             work(number)
         return numbers
 
-    pool = ThreadPoolExecutor(_cores())
+    pool = ThreadPoolExecutor(cores())
     try:
         for numbers in pool.map(chunk, range(0, count, _CHUNK)):
             yield from numbers
@@ -183,7 +183,8 @@ def resize_all(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return resized
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many there are for this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
