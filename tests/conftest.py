@@ -45,6 +45,15 @@ def unmoved_global_rng() -> Iterator[None]:
     assert not moved, f"the test moved the global generator of {', '.join(moved)}"
 
 
+@pytest.fixture
+def no_sync() -> Iterator[None]:
+    """Fail the test that uses this if the host waits for a GPU."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
 HOLD = """
 import sys
 from pathlib import Path

@@ -139,14 +139,6 @@ def test_what_is_no_plan_asks_the_device_nothing_either(step: Callable[[Tensor, 
             step(*images)
 
 
-@pytest.fixture
-def no_sync() -> Iterator[None]:
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
-
-
 @pytest.mark.gpu
 def test_a_step_on_a_gpu_does_not_wait(
     case: tuple[Callable[[], Mixer], tuple[Tensor, Tensor]], request: pytest.FixtureRequest

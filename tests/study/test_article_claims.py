@@ -28,20 +28,6 @@ from batchmix.study.article.presets import (
 from batchmix.study.article.verdicts import HELD, OPEN, REFUTED
 
 
-@pytest.fixture
-def folder(tmp_path):
-    write_article(tmp_path, AS_CLAIMED)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def evidence(tmp_path_factory):
-    """The same, read once for all tests that change nothing."""
-    folder = tmp_path_factory.mktemp("study")
-    write_article(folder, AS_CLAIMED)
-    return read_evidence(folder)
-
-
 def statements(folder, place):
     return {one.says: one for one in all_claims(read_evidence(folder))[place].judged}
 

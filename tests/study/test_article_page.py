@@ -6,7 +6,7 @@ import re
 import warnings
 
 import pytest
-from article_records import AS_CLAIMED, MADE, write_article
+from article_records import MADE
 
 from batchmix.errors import DataError
 from batchmix.study.article import report_article
@@ -16,20 +16,6 @@ from batchmix.study.article.page import as_markdown
 from batchmix.study.article.pictures import draw_all
 from batchmix.study.article.presets import ARMS, MIXUP
 from batchmix.study.article.verdicts import OPEN
-
-
-@pytest.fixture
-def folder(tmp_path):
-    write_article(tmp_path, AS_CLAIMED)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def evidence(tmp_path_factory):
-    """The same, read once for all tests that change nothing."""
-    folder = tmp_path_factory.mktemp("study")
-    write_article(folder, AS_CLAIMED)
-    return read_evidence(folder)
 
 
 def test_the_page_is_made_of_the_records_alone(folder, tmp_path):
