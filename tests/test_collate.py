@@ -443,6 +443,15 @@ def test_torch_saves_and_loads_it(without_workers: list) -> None:
     assert epochs(torch.load(file, weights_only=False), workers=2) == without_workers
 
 
+def test_the_default_device_is_not_that_of_what_workers_read() -> None:
+    torch.set_default_device("meta")
+    try:
+        collate = MixCollate(mixup())
+    finally:
+        torch.set_default_device(None)
+    assert collate._shared.is_cpu
+
+
 def test_global_generators_stay(unmoved_global_rng: None) -> None:
     MixCollate(mixup())([Numbers()[i] for i in range(4)])
 

@@ -82,7 +82,8 @@ class MixCollate:
         self.mixer = mixer
         self.collate_fn = collate_fn
         self.kinds = kinds
-        self._shared = torch.zeros(PLACES, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        shared: Any = torch.zeros(PLACES, dtype=torch.int64, device="cpu")
+        self._shared = shared.share_memory_()
         self._shared[ENABLED] = 1
         # Of the pass under way, as this process knows it: its number, the step it starts at, whether it is
         # mixed, and how many batches this process has made of it. A worker starts from a copy.

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import reference
-from batchmix import MixError, MixPlan, blend
+from batchmix import CutMix, MixError, MixPlan, Mixup, blend
 from batchmix.kernels import cpu, fused, layout, pixels, team, threads
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -259,6 +259,26 @@ def test_what_torch_has_to_see_is_left_to_torch(monkeypatch: pytest.MonkeyPatch)
     assert not cpu.can_mix(x, partner, lam)
     monkeypatch.undo()
     assert not cpu.can_mix(x, partner, lam)  # 3 KB are not worth a call
+
+
+@needs_numba
+@pytest.mark.parametrize("shape", [(64, 3, 16, 16), (64, 3, 256)], ids=["images", "series"])
+def test_the_default_device_is_not_asked_about_a_batch_on_the_cpu(shape: tuple[int, ...]) -> None:
+    floats, labels = noise(*shape), torch.arange(64)
+    images = noise(*shape).mul(40).to(torch.uint8)
+    results = []
+    for device in ("cpu", "meta"):
+        fused.loops.cache_clear()
+        pixels._constants.cache_clear()
+        torch.set_default_device(device)
+        try:
+            mixed = [CutMix(seed=0)(floats, labels)[0], Mixup(seed=0).between(*[(floats, labels)] * 2)[0]]
+            mixed.append(Mixup(seed=0, normalize=(MEAN, STD))(images, labels)[0])
+        finally:
+            torch.set_default_device(None)
+        results.append(mixed)
+    for got, expected in zip(*results, strict=True):
+        assert_bits(got, expected)
 
 
 @needs_numba

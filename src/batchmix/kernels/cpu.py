@@ -136,10 +136,10 @@ def can_cut(boxes: Tensor, size: tuple[int, ...]) -> bool:
 
 def cut_out(boxes: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """``core.boxes.box_masks`` for what ``can_cut`` takes: each place is written once, or twice in a box."""
-    mask = torch.empty(len(boxes), 1, *size, dtype=torch.bool)
-    lam = torch.empty(len(boxes), dtype=torch.float32)
+    mask = torch.empty(len(boxes), 1, *size, dtype=torch.bool, device="cpu")
+    lam = torch.empty(len(boxes), dtype=torch.float32, device="cpu")
     if len(size) == 1:  # a series is an image of one row
-        boxes = torch.cat((torch.tensor([0, 1]).expand(len(boxes), 2), boxes), 1)
+        boxes = torch.cat((torch.tensor([0, 1], device="cpu").expand(len(boxes), 2), boxes), 1)
     places = mask.view(torch.uint8).flatten().numpy()
     loops().cut_out(boxes.flatten().numpy(), places, lam.numpy(), math.prod(size[:-1]), size[-1])
     return mask, lam

@@ -32,7 +32,7 @@ def loops() -> Any:
         if sys.byteorder != "little" or module.numba.config.DISABLE_JIT:
             return None
         # A first small loop shows whether there is a compiler that works, and room to keep what it makes.
-        partner, order, ends = torch.zeros(3, 1, dtype=torch.int64).numpy()
+        partner, order, ends = torch.zeros(3, 1, dtype=torch.int64, device="cpu").numpy()
         module.find_cycles(partner, 1, order, ends)
     except (ImportError, OSError, RuntimeError, SystemError):
         return None
@@ -66,7 +66,7 @@ def fuse(
     if in_place:
         _mix_in_place(result, order, ends, weights, layout, paste)
     else:
-        rows = order if ends is not None and other is x else torch.arange(len(x)).numpy()
+        rows = order if ends is not None and other is x else torch.arange(len(x), device="cpu").numpy()
         scattered = ends is None and other is x
         _mix(x, other, result, mates, rows, weights, layout, paste, normal, scattered)
     if not result.is_inference():
@@ -116,7 +116,7 @@ def _mix(
 def _cycles(partner: Tensor, rows: int) -> tuple[Any, Any, Any]:
     """Partners, the rows cycle by cycle, and where each cycle ends, None if they are no permutation."""
     mates = partner.detach().contiguous().numpy()
-    order, ends = torch.empty(2, rows, dtype=torch.int64).numpy()
+    order, ends = torch.empty(2, rows, dtype=torch.int64, device="cpu").numpy()
     cycles = loops().find_cycles(mates, rows, order, ends)
     if cycles == -2:
         raise MixError(

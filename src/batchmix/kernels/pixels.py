@@ -125,7 +125,7 @@ def _constants(
     high = [round(255 * part * STEPS) / STEPS for part in mean]
     low = [255 * part - rounded for part, rounded in zip(mean, high, strict=True)]
     scale = [1 / (255 * part) for part in std]
-    parts = (torch.tensor(part, dtype=torch.float64).to(dtype) for part in (high, low, scale))
+    parts = (torch.tensor(part, dtype=torch.float64, device="cpu").to(dtype) for part in (high, low, scale))
     if device.type == "cuda":  # without waiting for the device
         return Constants(*(part.pin_memory().to(device, non_blocking=True) for part in parts))
     return Constants(*(part.to(device) for part in parts))
