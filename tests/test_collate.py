@@ -225,6 +225,18 @@ def test_a_loop_over_what_holds_a_loader_may_be_left_early_too(
     assert collate.step == 8
 
 
+@pytest.mark.parametrize("hold", [lambda x: Holder(x, ahead_by_one), Outer], ids=["holder", "outer"])
+def test_what_reads_ahead_without_workers_repeats_no_draw(
+    hold: Callable[[DataLoader], Iterable[Any]], without_workers: list
+) -> None:
+    collate = MixCollate(mixup())
+    loader = hold(loader_of(collate))
+    assert [seen(batch) for _ in range(2) for batch in collate.epoch(loader)] == without_workers
+    collate.step = 5
+    assert [seen(batch) for batch in itertools.islice(collate.epoch(loader), 3)] == without_workers[5:8]
+    assert collate.step == 8
+
+
 @needs_fork
 @pytest.mark.parametrize("persistent", [False, True])
 def test_a_loop_that_nobody_closes_may_be_followed_by_another(persistent: bool) -> None:
@@ -289,14 +301,14 @@ def test_a_pass_may_be_announced_at_any_moment_of_a_left_over_batch(
     first = main.epoch(Prefetching(main))
     next(first)
     worker = copy.copy(main)  # the numbers are shared, as with a process of its own
-    assert [worker._step_in_worker() for _ in range(2)] == [0, 1]
+    assert [worker._next_step() for _ in range(2)] == [0, 1]
     first.close()  # three were sent, and one has arrived
     second = main.epoch(Prefetching(main))
     worker._shared = Announcing(main._shared, reads, lambda: next(second))  # type: ignore[assignment]
-    assert worker._step_in_worker() == 2
+    assert worker._next_step() == 2
     if worker._shared.left > 0:  # so many reads there were not
         next(second)
-    assert [worker._step_in_worker() for _ in range(3)] == [1, 2, 3]
+    assert [worker._next_step() for _ in range(3)] == [1, 2, 3]
 
 
 class SlowAt4(Numbers):

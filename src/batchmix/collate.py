@@ -105,7 +105,7 @@ class MixCollate:
             MixError: If the batch cannot be mixed as it is, or a schedule has no count to go by.
         """
         batch = self.collate_fn(samples)
-        step = self._step_in_worker()
+        step = self._next_step()
         if self._enabled:
             return self._mix(batch, step)
         p, self.mixer.p = self.mixer.p, 0.0  # the same targets, none of them mixed, and steps go on
@@ -220,11 +220,11 @@ class MixCollate:
         self._shared[LAST_PASS] = self._pass
         self._under_way = None
 
-    def _step_in_worker(self) -> int | None:
+    def _next_step(self) -> int | None:
         """The global step of the batch at hand; None where the mixer counts by itself."""
         worker = get_worker_info()
-        if worker is None:
-            return None
+        if worker is None:  # what holds the loader may read ahead of the batches that have arrived
+            return None if self._under_way is None else self._count(0, 1)
         if not self._follow(worker.id, worker.num_workers, worker.seed - worker.id):
             if _counts_steps(self.mixer):
                 raise MixError(
@@ -233,7 +233,11 @@ class MixCollate:
                 )
             self._enabled = bool(self._shared[ENABLED])
             return None
-        step = self._start + worker.id + self._made * worker.num_workers
+        return self._count(worker.id, worker.num_workers)
+
+    def _count(self, place: int, workers: int) -> int:
+        """The step of the next batch that this process makes of the pass."""
+        step = self._start + place + self._made * workers
         self._made += 1
         return step
 
