@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from batchmix import MixedTarget, MixError, Mixup, off_after
 from batchmix.choice import Choice
 from batchmix.collate import MixCollate
+from batchmix.core.draws import as_rank
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 
@@ -129,6 +130,16 @@ def test_workers_yield_what_none_yield(workers: int, persistent: bool, without_w
 def test_spawned_workers_too(method: str, without_workers: list) -> None:
     collate = MixCollate(mixup())
     assert epochs(collate, workers=2, persistent=True, multiprocessing_context=method) == without_workers
+
+
+def test_spawned_workers_draw_as_the_rank_that_starts_them(
+    monkeypatch: pytest.MonkeyPatch, without_workers: list
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)  # as where torch.multiprocessing.spawn starts the ranks
+    with as_rank(1):
+        alone = epochs(MixCollate(mixup()), 1)
+        assert epochs(MixCollate(mixup()), 1, workers=1, multiprocessing_context="spawn") == alone
+    assert alone != without_workers[:5]
 
 
 @needs_fork

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, default_collate, get_worker_info
 
 from batchmix.core.batches import Kinds
+from batchmix.core.draws import as_rank, rank
 from batchmix.core.plan import describe
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer
@@ -85,6 +86,7 @@ class MixCollate:
         shared: Any = torch.zeros(PLACES, dtype=torch.int64, device="cpu")
         self._shared = shared.share_memory_()
         self._shared[ENABLED] = 1
+        self._rank = 0  # of the process that has spawned this one, whom nothing else may tell
         # Of the pass under way, as this process knows it: its number, the step it starts at, whether it is
         # mixed, and how many batches this process has made of it. A worker starts from a copy.
         self._pass, self._start, self._enabled, self._made = 0, 0, True, 0
@@ -106,13 +108,14 @@ class MixCollate:
         """
         batch = self.collate_fn(samples)
         step = self._next_step()
-        if self._enabled:
-            return self._mix(batch, step)
-        p, self.mixer.p = self.mixer.p, 0.0  # the same targets, none of them mixed, and steps go on
-        try:
-            return self._mix(batch, step)
-        finally:
-            self.mixer.p = p
+        with as_rank(rank(self._rank)):
+            if self._enabled:
+                return self._mix(batch, step)
+            p, self.mixer.p = self.mixer.p, 0.0  # the same targets, none of them mixed, and steps go on
+            try:
+                return self._mix(batch, step)
+            finally:
+                self.mixer.p = p
 
     # What the main process says
 
@@ -189,7 +192,7 @@ class MixCollate:
         self._announce()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_under_way": None}  # a loop is of this process
+        return {**self.__dict__, "_under_way": None, "_rank": rank(self._rank)}  # a loop is of this process
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

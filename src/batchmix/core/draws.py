@@ -37,8 +37,8 @@ class Draws(NamedTuple):
         return torch.Generator(device if device.type in ("cpu", "cuda") else "cpu").manual_seed(self.seed)
 
 
-def rank() -> int:
-    """This process's place among those that train together; 0 where there is one."""
+def rank(otherwise: int = 0) -> int:
+    """This process's place among those that train together; ``otherwise`` where nothing tells it."""
     taken = _taken.get()
     if taken is not None:
         return taken
@@ -46,7 +46,7 @@ def rank() -> int:
         return torch.distributed.get_rank()
     # Spawned DataLoader workers belong to no process group, and inherit what torchrun told their parent.
     told = os.environ.get("RANK", "")
-    return int(told) if told.isdecimal() else 0
+    return int(told) if told.isdecimal() else otherwise
 
 
 @contextmanager
