@@ -281,6 +281,14 @@ def test_a_kind_settles_the_doubt() -> None:
     assert x["meta"]["name"] is NAMES
 
 
+def test_samples_of_unequal_lengths_are_told_to_be_padded() -> None:
+    nested = torch.nested.nested_tensor([torch.rand(5 + i, 2) for i in range(B)], layout=torch.jagged)
+    with pytest.raises(
+        MixError, match=r"^sound takes a dense tensor, such as sound\.to_padded_tensor\(0\.0\)"
+    ):
+        MIX.mix({"sound": nested, "label": LABEL})
+
+
 def test_bytes_are_told_how_to_become_images() -> None:
     with pytest.raises(
         MixError, match=r"^image takes floating point images, such as image\.float\(\) / 255, or"
@@ -306,6 +314,7 @@ def test_bytes_to_be_normalised_are_not_told_to_become_floats(
     ("samples", "hint"),
     [
         (torch.zeros(B, 1, 50, dtype=torch.int16), r", such as x\.float\(\) / 32768, or"),
+        (torch.zeros(B, 9, dtype=torch.complex64), r", such as torch\.view_as_real\(x\), or"),
         (torch.zeros(B, 9, dtype=torch.int64), r" \(TokenCutMix and TabularCutMix paste ids\), or"),
     ],
 )

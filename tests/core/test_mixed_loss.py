@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import pickle
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -115,6 +116,20 @@ def test_one_number_is_mixed_where_one_lam_holds() -> None:
     loss = mixed_loss(mean_of_margins, logits(), target(0.75))
     expected = 0.75 * mean_of_margins(logits(), target().a) + 0.25 * mean_of_margins(logits(), target().b)
     torch.testing.assert_close(loss, expected)
+
+
+def test_gradients_sample_by_sample_take_one_number() -> None:
+    """``vmap`` hands each sample over by itself, and no value may be asked for."""
+
+    def loss(output: Tensor, *parts: Tensor) -> Tensor:
+        return mixed_loss(mean_of_margins, output[None], MixedTarget(*(part[None] for part in parts)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that torch computes this loss row by row
+        rows = torch.func.vmap(torch.func.grad(loss))(logits(), *target())
+    output = logits().requires_grad_()
+    sum(loss(row, *parts) for row, *parts in zip(output, *target(), strict=True)).backward()
+    torch.testing.assert_close(rows, output.grad)
 
 
 def test_one_number_for_many_weights_is_refused_with_a_way_out() -> None:

@@ -208,6 +208,8 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...], channels: i
         raise MixError(
             f"{path} takes a tensor (B, ...), or kinds={{'{path}': 'pass'}}, got {describe(value)}"
         )
+    if value.is_nested:  # which has no shape
+        raise MixError(f"{path} takes a dense tensor, such as {path}.to_padded_tensor(0.0), got a nested one")
     floating = value.is_floating_point()
     if path.rpartition(".")[2] == "attention_mask":
         if not floating:

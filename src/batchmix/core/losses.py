@@ -132,7 +132,7 @@ def _combine(loss_a: Tensor, loss_b: Tensor, lam: Tensor) -> Tensor:
 def _combine_scalars(loss_a: Tensor, loss_b: Tensor, lam: Tensor) -> Tensor:
     """One number for the whole batch can be mixed where one ``lam`` holds for the whole batch."""
     lam = lam.reshape(-1)  # that of a lone value is one number
-    if not bool((lam == lam[0]).all()):
+    if len(lam) > 1 and not bool((lam == lam[0]).all()):
         raise MixError(
             "loss_fn takes output and target to one loss a sample where lam differs between samples, got one "
             "number: give it reduction='none', or mix with per='batch'"

@@ -158,12 +158,14 @@ def describe(value: Any) -> str:
 
 
 def floats_for(name: str, value: Tensor) -> str:
-    """What whole numbers have to become to be blended, for an error message.
+    """What whole and complex numbers have to become to be blended, for an error message.
 
     Example:
         >>> floats_for("x", torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
         'floating point samples, such as x.float() / 255'
     """
+    if value.is_complex():  # a spectrogram
+        return f"floating point samples, such as torch.view_as_real({name})"
     if value.dtype == torch.int16:  # sound
         return f"floating point samples, such as {name}.float() / 32768"
     if value.dtype == torch.uint8 or value.dim() >= 4:
