@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy
 import pytest
 import torch
 from loss_cases import IGNORED, Case, case_id, class_cases, class_weights, pointwise_cases, quiet, random
@@ -259,6 +260,7 @@ VALUES = TARGET.map(lambda part: F.one_hot(part, 3).float())
         ("stack", lambda: torch.stack([VALUES, VALUES])),
         ("eq", lambda: torch.zeros(2) == TARGET),
         ("add", lambda: torch.zeros(2) + TARGET),
+        ("numpy.asarray", lambda: numpy.array(TARGET)),
     ],
 )
 def test_what_has_no_meaning_for_two_targets_says_so(name: str, call: object) -> None:
@@ -274,6 +276,8 @@ def test_what_has_no_meaning_for_two_targets_says_so(name: str, call: object) ->
 @pytest.mark.parametrize(
     ("argument", "call"),
     [
+        ("input", lambda: F.cross_entropy(TARGET, torch.zeros(2, 3))),
+        ("input", lambda: nn.MSELoss()(VALUES, torch.zeros(2, 3))),
         ("reduction", lambda: F.cross_entropy(torch.zeros(2, 3), TARGET, reduction="median")),
         ("reduction", lambda: F.mse_loss(torch.zeros(2, 3), VALUES, reduction="median")),
         ("reduction", lambda: F.cross_entropy(torch.zeros(2, 3), TARGET, size_average=False)),

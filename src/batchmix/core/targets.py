@@ -270,6 +270,10 @@ class MixedTarget:
 
     __hash__ = object.__hash__
 
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        """Of a target that unpacks NumPy would make three rows, which metrics take for labels."""
+        raise MixError(_no_meaning("numpy.asarray"))
+
     if not TYPE_CHECKING:  # or every name would be an attribute
 
         def __getattr__(self, name):
@@ -305,6 +309,8 @@ class MixedTarget:
         mixed = MIXED_LOSSES.get(func) or OF_SAMPLES.get(func)
         if mixed is None:
             raise MixError(_no_meaning(getattr(func, "__name__", repr(func))))
+        if func in MIXED_LOSSES and args and isinstance(args[0], MixedTarget):
+            raise MixError("input takes the model's output, and the target comes after it, got a MixedTarget")
         return mixed(*args, **(kwargs or {}))
 
 
