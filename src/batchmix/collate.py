@@ -43,6 +43,9 @@ class MixCollate:
     Loaders may take turns with one MixCollate. Where their workers persist and passes are left early, give
     each its own: a worker that is late with a batch that nobody waits for takes the other loader's place.
 
+    Accelerate cannot cut a MixedTarget for the other processes where it hands out the first one's batches
+    (``dispatch_batches``, its default for iterable datasets): mix in the loop there.
+
     A pass that nobody has announced is drawn by every worker for itself, apart from all other workers and
     passes; a schedule is refused there, since a worker cannot know how many batches the others had.
 

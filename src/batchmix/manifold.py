@@ -42,6 +42,9 @@ INPUT = "<input>"  # no module can be taken for it
 class ManifoldMixup:
     """Mixes a batch at a layer drawn at random, for as long as a ``with`` block lasts.
 
+    A model with gradient checkpointing (``torch.utils.checkpoint``) runs its layers again in ``backward``,
+    which then has to be called in the block too: after it the layers would run unmixed.
+
     Args:
         model: Any module, also inside ``DistributedDataParallel``. Nothing in it is replaced.
         layers: Whose output can be mixed: names as in ``model.named_modules()``, types, or functions of
