@@ -51,7 +51,7 @@ def test_a_kernel_that_is_missing_is_a_row_with_the_reason(monkeypatch: pytest.M
     rows = mixing.measure_blend(Case("blend", "mixup", SMALL, "float32", 1), QUICK, [])
     failed = [row for row in rows if row["kernel"] == "triton"]
     assert len(failed) == 3
-    assert all(row["failed"].startswith("MixError: ") for row in failed)
+    assert all("triton" in row["failed"] for row in failed)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
