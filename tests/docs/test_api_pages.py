@@ -8,15 +8,22 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from torch import Tensor
+
+import batchmix.typing
+from batchmix.typing import Kind
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
 PAGES = sorted((ROOT / "docs" / "api").glob("*.rst"))
 PACKAGES = ("__init__", "typing", "data/__init__", "study/__init__")
 DIRECTIVE = re.compile(r"^\.\. (?P<kind>[a-z:]+):: (?P<name>[\w.]+)", re.MULTILINE)
+CANONICAL = re.compile(r"^\.\. py:type:: (\w+)\n +:canonical: (.+)$", re.MULTILINE)
 NAMING = {"autoclass", "autodata", "autoexception", "autofunction", "py:data", "py:type"}
 
 
@@ -92,6 +99,14 @@ def test_public_names_are_those_of_the_file(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(AssertionError, match="batchmix has no __all__"):
         public_names(path, tmp_path)
+
+
+def test_types_are_on_the_page_as_they_are_in_the_code() -> None:
+    page = (ROOT / "docs" / "api" / "typing.rst").read_text(encoding="utf-8")
+    names = {"Callable": Callable, "Kind": Kind, "Literal": Literal, "Mapping": Mapping, "Tensor": Tensor}
+    written = {name: eval(form, names) for name, form in CANONICAL.findall(page)}
+    assert written == {name: getattr(batchmix.typing, name) for name in written}
+    assert written.keys() == set(batchmix.typing.__all__) - {"Kind", "MixerOptions"}  # taken from the code
 
 
 def test_every_example_is_on_its_page() -> None:

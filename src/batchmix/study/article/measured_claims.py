@@ -69,10 +69,9 @@ def one_loader(evidence: Evidence) -> Claim:
 def _before(study: Study) -> str:
     """What the seeds said that came before those of a study of one loader and two alone."""
     (earlier,) = judge([of_runs(study, ITSELF, TWO_LOADERS, "", ACCURACY, "no less")])
-    count = "" if earlier.needed == "" else ", and set the number of seeds here"
     return (
         f"The {earlier.n} seeds of the study of all arms, none of which is in the table above, said "
-        f"{earlier.found}: {earlier.verdict}{count}."
+        f"{earlier.found}: {earlier.verdict}."
     )
 
 
