@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,10 +12,11 @@ from batchmix.core.batches import Kinds
 from batchmix.core.draws import as_rank, rank
 from batchmix.core.plan import describe
 from batchmix.errors import MixError
+from batchmix.loaders import FROM_THE_START, Resumption, UnderWay, loader_in, resumption
 from batchmix.mixer import Mixer
 
 # Places in the numbers that the main process shares with the workers.
-PASS, START, SEED, ENABLED, LAST_PASS, LAST_SENT, LAST_CLAIM, CLAIM, PLACES = range(9)
+PASS, START, FIRST, SEED, ENABLED, CLAIM, LAST_PASS, LAST_FIRST, LAST_SENT, LAST_CLAIM, PLACES = range(11)
 
 
 class MixCollate:
@@ -42,6 +42,10 @@ class MixCollate:
 
     Loaders may take turns with one MixCollate. Where their workers persist and passes are left early, give
     each its own: a worker that is late with a batch that nobody waits for takes the other loader's place.
+
+    torchdata's StatefulDataLoader goes on inside of a pass with the same draws where it is iterated with
+    ``epoch``, after both have loaded their states: another worker than the first may be next, which
+    assigning to ``step`` cannot know.
 
     Accelerate cannot cut a MixedTarget for the other processes where it hands out the first one's batches
     (``dispatch_batches``, its default for iterable datasets): mix in the loop there.
@@ -90,10 +94,11 @@ class MixCollate:
         self._shared = shared.share_memory_()
         self._shared[ENABLED] = 1
         self._rank = 0  # of the process that has spawned this one, whom nothing else may tell
-        # Of the pass under way, as this process knows it: its number, the step it starts at, whether it is
-        # mixed, and how many batches this process has made of it. A worker starts from a copy.
-        self._pass, self._start, self._enabled, self._made = 0, 0, True, 0
-        self._under_way: _UnderWay | None = None
+        # Of the pass under way, as this process knows it: its number, the step it starts at, the worker that
+        # makes the first batch, whether it is mixed, and how many batches this process has made of it. A
+        # worker starts from a copy.
+        self._pass, self._start, self._first, self._enabled, self._made = 0, 0, 0, True, 0
+        self._under_way: UnderWay | None = None
 
     # What the DataLoader calls, here or in a worker
 
@@ -166,9 +171,9 @@ class MixCollate:
         """
         if isinstance(loader, DataLoader) and loader.collate_fn is not self:
             raise MixError.of("loader", loader.collate_fn, "a DataLoader with collate_fn=this MixCollate")
-        start = self.step
-        self._announce()
-        self._under_way = under_way = _UnderWay(_loader_in(loader, self))
+        start, found = self.step, loader_in(loader, self)
+        self._announce(resumption(found))
+        self._under_way = under_way = UnderWay(found)
         try:
             for batch in loader:
                 under_way.received += 1
@@ -207,12 +212,12 @@ class MixCollate:
 
     # How the two meet
 
-    def _announce(self) -> None:
+    def _announce(self, resumed: Resumption = FROM_THE_START) -> None:
         """A new pass starts at ``step``. Its number is written last: who sees it finds the rest there."""
         _check_seed(self.mixer.seed)
         self._conclude()  # a loop that was neither ended nor closed
-        self._start, self._made = self.mixer.step, 0
-        self._shared[START] = self._start
+        self._start, self._first, self._made = self.mixer.step - resumed.replayed, resumed.first, 0
+        self._shared[START], self._shared[FIRST] = self._start, self._first
         self._shared[SEED] = self.mixer.seed - (self.mixer.seed >> 63 << 64)  # 64 bits, with a sign
         self._pass += 1
         self._shared[PASS] = self._pass
@@ -221,7 +226,7 @@ class MixCollate:
         """The pass under way, if any, is over; workers still make what was sent before it was left."""
         if self._under_way is None:
             return
-        self._shared[LAST_SENT] = self._under_way.sent()
+        self._shared[LAST_SENT], self._shared[LAST_FIRST] = self._under_way.sent(), self._first
         self._shared[LAST_CLAIM] = self._shared[CLAIM]
         self._shared[LAST_PASS] = self._pass
         self._under_way = None
@@ -241,22 +246,26 @@ class MixCollate:
             return None
         return self._count(worker.id, worker.num_workers)
 
-    def _count(self, place: int, workers: int) -> int:
+    def _count(self, worker: int, workers: int) -> int:
         """The step of the next batch that this process makes of the pass."""
-        step = self._start + place + self._made * workers
+        step = self._start + self._place(worker, workers) + self._made * workers
         self._made += 1
-        return step
+        return max(0, step)  # a loader may replay more batches than were counted; nobody gets to see those
 
-    def _follow(self, place: int, workers: int, loader_seed: int) -> bool:
+    def _place(self, worker: int, workers: int) -> int:
+        """Which of the pass's first batches, one a worker, is this worker's."""
+        return (worker - self._first) % workers
+
+    def _follow(self, worker: int, workers: int, loader_seed: int) -> bool:
         """Take over what the main process has said; False where it has not announced this pass."""
         announced = int(self._shared[PASS])
         if announced == 0:
             return False
         if announced != self._pass:
-            if self._has_left_over(place, workers, loader_seed):
+            if self._has_left_over(worker, workers, loader_seed):
                 return True
             self._pass, self._made = announced, 0
-            self._start = int(self._shared[START])
+            self._start, self._first = int(self._shared[START]), int(self._shared[FIRST])
             self._enabled = bool(self._shared[ENABLED])
             self.mixer.seed = int(self._shared[SEED]) % 2**64
         return self._is_of(loader_seed)
@@ -274,7 +283,7 @@ class MixCollate:
             self._shared[CLAIM] = claimed = own
         return claimed == own or claimed >> 32 > self._pass
 
-    def _has_left_over(self, place: int, workers: int, loader_seed: int) -> bool:
+    def _has_left_over(self, worker: int, workers: int, loader_seed: int) -> bool:
         """Whether the batch at hand was sent in the pass before, which the main process left early."""
         last = int(self._shared[LAST_PASS])
         if last < self._pass:
@@ -282,7 +291,8 @@ class MixCollate:
         if last > self._pass:  # this worker has not made one batch of that pass yet
             if int(self._shared[LAST_CLAIM]) != _claim(last, loader_seed):
                 return False  # nor will it: that was the pass of another loader
-            self._pass, self._made = last, 0
+            self._pass, self._first, self._made = last, int(self._shared[LAST_FIRST]), 0
+        place = self._place(worker, workers)
         return self._made < len(range(place, int(self._shared[LAST_SENT]), workers))
 
     def _mix(self, batch: Any, step: int | None) -> Any:
@@ -306,41 +316,3 @@ def _check_seed(seed: Any) -> None:
 def _claim(number: int, loader_seed: int) -> int:
     """A pass and the set of workers that makes it, as one number; later passes have larger ones."""
     return number << 32 | loader_seed % 2**32
-
-
-@dataclass(eq=False)
-class _UnderWay:
-    """A pass over a loader, as the main process sees it."""
-
-    loader: DataLoader[Any] | None  # where one was found
-    received: int = 0
-    ended: bool = False
-
-    def sent(self) -> int:
-        """How many batches workers make of this pass; 0 where all have arrived, so that none is left over.
-
-        A loader keeps ``prefetch_factor`` batches a worker under way, and sends one more for each that
-        arrives. The iterator of workers that persist has counted, also what somebody in between has read
-        ahead.
-        """
-        if self.ended:
-            return 0
-        if self.loader is None:
-            return self.received
-        counted: int | None = getattr(getattr(self.loader, "_iterator", None), "_send_idx", None)
-        if counted is not None:
-            return counted
-        ahead = (self.loader.prefetch_factor or 0) * self.loader.num_workers
-        try:
-            return min(self.received + ahead, len(self.loader))
-        except TypeError:  # an iterable dataset without a length
-            return self.received + ahead
-
-
-def _loader_in(holder: Any, collate: MixCollate, depth: int = 3) -> DataLoader[Any] | None:
-    """The innermost DataLoader that collates so, of what holds one another."""
-    for held in vars(holder).values() if depth and hasattr(holder, "__dict__") else ():
-        found = _loader_in(held, collate, depth - 1)
-        if found is not None:
-            return found
-    return holder if isinstance(holder, DataLoader) and holder.collate_fn is collate else None

@@ -23,6 +23,7 @@ LAYERS = (
     "snapmix",
     "methods",
     "cards",
+    "loaders",
     "collate",
     "adapters",
     "scale",
