@@ -214,6 +214,15 @@ def test_what_cannot_be_normalised_is_one_line(x: Any, line: str, p: float) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_wider_whole_numbers_are_told_what_to_become() -> None:
+    """As ``datasets`` gives images that were lists."""
+    mixup = bm.Mixup(normalize=NORMALIZE)
+    with pytest.raises(
+        bm.MixError, match=r"^image takes uint8 images, such as image\.to\(torch\.uint8\), or a"
+    ):
+        mixup.mix({"image": X.long(), "label": torch.arange(8)})
+
+
 def test_without_normalize_uint8_is_refused_as_ever() -> None:
     with pytest.raises(bm.MixError, match=r"^x takes floating point samples, such as x.float\(\) / 255"):
         bm.Mixup()(X, torch.arange(8))

@@ -132,12 +132,21 @@ def test_gradients_sample_by_sample_take_one_number() -> None:
     torch.testing.assert_close(rows, output.grad)
 
 
-def test_one_number_for_many_weights_is_refused_with_a_way_out() -> None:
+def test_one_number_is_mixed_sample_by_sample() -> None:
+    def by_sample(output: Tensor, y: Tensor) -> Tensor:
+        return torch.stack([*map(mean_of_margins, output.split(1), y.split(1))])
+
+    rows = reference.pair_loss(lambda i, y: mean_of_margins(logits()[i : i + 1], y.unsqueeze(0)), *target())
+    torch.testing.assert_close(mixed_loss(by_sample, logits(), target()), rows)
+
+
+def test_one_number_for_many_weights_is_refused_with_ways_out() -> None:
     with pytest.raises(MixError) as caught:
         mixed_loss(mean_of_margins, logits(), target())
     message = str(caught.value)
     assert message.startswith("loss_fn takes ")
     assert "reduction='none'" in message
+    assert "sample by sample" in message
     assert "per='batch'" in message
     assert "\n" not in message
 

@@ -380,6 +380,28 @@ def test_labels_of_two_are_not_compared_in_silence(compare: Callable[[MixedTarge
     assert ids() not in (None, ids(), "y")
 
 
+@pytest.mark.parametrize(
+    ("loss", "sign"),
+    [
+        (lambda y: -y * A, "-"),
+        (lambda y: 1 - y, "-"),
+        (lambda y: y - 1, "-"),
+        (lambda y: 0.9 * y + 0.1, r"\*"),
+        (lambda y: A * y, "mul"),
+        (lambda y: y / 2, "/"),
+        (lambda y: (y**2).sum(), r"\*\*"),
+        (lambda y: y > 0, ">"),
+        (lambda y: y >= 0, ">="),
+    ],
+    ids=range(9),
+)
+def test_a_loss_that_is_written_out_says_what_to_use(
+    loss: Callable[[MixedTarget], object], sign: str
+) -> None:
+    with pytest.raises(MixError, match=rf"^{sign} takes tensors, got a MixedTarget: .*dense\(num_classes\)"):
+        loss(ids())
+
+
 @pytest.mark.parametrize("name", ["clamp", "sum", "unbind"])
 def test_what_only_a_tensor_has_says_what_to_use(name: str) -> None:
     assert not hasattr(ids(), name)

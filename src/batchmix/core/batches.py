@@ -250,8 +250,10 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...], channels: i
 
 def _images_for(path: str, value: Tensor, channels: int) -> str:
     """What images of whole numbers have to be, for an error message; nothing if these may be a mask alone."""
-    if value.dim() < 4 or value.shape[1] == channels:
+    if value.dim() < 4:
         return ""
+    if value.shape[1] == channels:
+        return "" if value.dtype == uint8 else f"uint8 images, such as {path}.to(torch.uint8), or "
     if channels:
         return f"uint8 images (B, {channels}, H, W), or "
     return f"floating point images, such as {path}.float() / 255, or "

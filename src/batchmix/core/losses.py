@@ -34,6 +34,11 @@ def mixed_loss(loss_fn: LossFn, output: Any, target: Any) -> Tensor:
     One that is not (focal, Dice, margin heads) gives the mean of its values at the two labels, which is not
     its value at the mixed label; squared error differs by ``lam*(1-lam)*(a-b)**2``, which has no gradient.
 
+    A loss that knows one number alone (a sum of two that each have a ``reduction``, as Dice and cross entropy
+    often are) is mixed as ``mixed_loss(dice, output, y) + mixed_loss(cross_entropy, output, y)``, or called
+    sample by sample, where its mean is that over samples: ``lambda output, y: torch.stack([*map(loss_fn,
+    output.split(1), y.split(1))])``.
+
     Args:
         loss_fn: Called as ``loss_fn(output, target)``; one of more arguments finds them in ``output``:
             ``lambda output, y: F.gaussian_nll_loss(output[0], y, output[1], reduction="none")``.
@@ -135,7 +140,7 @@ def _combine_scalars(loss_a: Tensor, loss_b: Tensor, lam: Tensor) -> Tensor:
     if len(lam) > 1 and not bool((lam == lam[0]).all()):
         raise MixError(
             "loss_fn takes output and target to one loss a sample where lam differs between samples, got one "
-            "number: give it reduction='none', or mix with per='batch'"
+            "number: give it reduction='none', call it sample by sample, or mix with per='batch'"
         )
     return (weigh(lam[0], loss_a) + weigh(1 - lam[0], loss_b)).to(loss_a.dtype)
 

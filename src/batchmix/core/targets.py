@@ -353,6 +353,30 @@ def _no_meaning(name: str) -> str:
     )
 
 
+def _refused(sign: str) -> Callable[..., Any]:
+    def refuse(*_: Any) -> Any:
+        raise MixError(_no_meaning(sign))
+
+    return refuse
+
+
+# Losses that are written out, such as `-target * logits.log_softmax(1)`, would end in an error of Python's.
+OPERATORS = {
+    "-": ("neg", "sub", "rsub"),
+    "+": ("add", "radd"),
+    "*": ("mul", "rmul"),
+    "/": ("truediv", "rtruediv"),
+    "**": ("pow", "rpow"),
+    "<": ("lt",),
+    "<=": ("le",),
+    ">": ("gt",),
+    ">=": ("ge",),
+}
+for _sign, _names in OPERATORS.items():
+    for _name in _names:
+        setattr(MixedTarget, f"__{_name}__", _refused(_sign))
+
+
 def _as_weights(lam: Any, device: torch.device) -> Tensor:
     """A number, or several, as a tensor. Of one that is a tensor already, the values would be waited for."""
     takes = "one number in [0, 1], or one for each target"
