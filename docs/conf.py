@@ -68,6 +68,7 @@ CONTENTS = """
 :caption: Guides
 
 docs/methods
+docs/coming-from
 docs/examples
 docs/scale
 ```

@@ -40,6 +40,24 @@ def test_the_arguments_are_timms() -> None:
     assert [p.default for p in theirs.values()] == [ours[name].default for name in theirs]
 
 
+@pytest.mark.parametrize(
+    ("mode", "per", "prob"),
+    [("batch", "batch", "p"), ("pair", "pair", "p_sample"), ("elem", "sample", "p_sample")],
+)
+def test_the_guide_says_the_same_in_the_librarys_own_terms(mode, per, prob) -> None:
+    """docs/coming-from.md, in the section on timm."""
+    options = {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "prob": 0.7, "switch_prob": 0.3}
+    theirs = Mixup(**options, mode=mode, label_smoothing=0.1, num_classes=10, seed=3)
+    methods = {bm.Mixup(0.2, per=per, fold=False): 0.7, bm.CutMix(1.0, per=per): 0.3}
+    mix = bm.Choice(methods, per="sample" if mode == "elem" else "batch", seed=3, **{prob: 0.7})
+    logits = torch.linspace(-1, 1, 60).view(6, 10)
+    for _ in range(8):
+        (x, target), (own_x, own_y) = theirs(*batch()), mix(*batch())
+        assert torch.equal(x, own_x)
+        loss = torch.nn.functional.cross_entropy(logits, own_y, label_smoothing=0.1)
+        torch.testing.assert_close(loss, SoftTargetCrossEntropy()(logits, target))
+
+
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize(
     "alphas",
