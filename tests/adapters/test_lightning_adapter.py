@@ -369,6 +369,23 @@ def test_several_dataloaders_are_not_taken_for_a_pair(form: type) -> None:
     assert f"MixUpCallback({example}), got a {form.__name__} of" in one_line(raised)
 
 
+@pytest.mark.parametrize("form", [dict, list])
+def test_a_loader_that_has_ended_before_the_others_leaves_nothing_to_mix(form: type) -> None:
+    """Half a batch of labels and a whole one without: semi-supervised training."""
+    short, long = train_batches()[:1], train_batches()
+    loaders = {"labelled": loader(short), "other": loader(long)}
+    places = {"x": "labelled.0", "y": "labelled.1"} if form is dict else {"x": "0.0", "y": "0.1"}
+    made = loaders if form is dict else list(loaders.values())
+    module, callback = Anything(), MixUpCallback(mixer(), **places)
+    fit(module, CombinedLoader(made, "max_size"), callback)
+    batches = [list(batch.values()) if form is dict else batch for batch in module.seen["train"]]
+    labelled, others = zip(*batches, strict=True)
+    assert_mixed(list(labelled[:1]), expected(short))
+    assert labelled[1:] == (None,) * (len(long) - 1)
+    assert [type(y) for _, y in others] == [Tensor] * len(long)
+    assert callback.mixer.step == 1
+
+
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(bm.MixError, match=r"^mixer takes a mixer such as bm.Mixup\(0.4\), .*, got 0.4$"):
         MixUpCallback(0.4)

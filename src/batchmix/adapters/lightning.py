@@ -60,8 +60,9 @@ class MixUpCallback(Callback):
     Args:
         mixer: What mixes, such as ``bm.CutMix(1.0)``; ``bm.Mixup(0.4)`` if left out.
         x: Where a batch has its samples: a key of a dict, a position in a tuple or list, or a sequence of
-            these for several inputs. A dot leads further in: ``"labelled.0"``. If left out, a batch is
-            ``(x, y)``. Batches of other types, dataclasses too, are not taken.
+            these for several inputs. A dot leads further in: ``"labelled.0"``; a batch of a CombinedLoader
+            of which that loader has ended stays as it is. If left out, a batch is ``(x, y)``. Batches of
+            other types, dataclasses too, are not taken.
         y: Where it has its targets, likewise.
         kinds: What a tensor is where that is in doubt, as for a mixer: ``{"y": "segmentation"}``, or with
             several keys ``{"y.mask": "segmentation"}``.
@@ -151,6 +152,8 @@ class MixUpCallback(Callback):
         """The same batch with its samples mixed and its targets paired; the one given stays as it is."""
         progress = trainer.fit_loop.epoch_loop.batch_progress.total
         self._in_step = self.mixer.state_dict(), progress, progress.processed
+        if any(_has_ended(batch, key) for key in (*_each(self.x), *_each(self.y))):
+            return batch
         x, y = self._keys(batch, trainer.train_dataloader)
         samples, targets = _take(batch, x), _take(batch, y)
         mixed = self.mixer(samples, targets, kinds=self.kinds)
@@ -169,7 +172,7 @@ class MixUpCallback(Callback):
                 f"MixUpCallback({_example(batch)}), got {_shown(batch)}"
             )
         for name, keys in (("x", self.x), ("y", self.y)):
-            for key in keys if isinstance(keys, tuple) else (keys,):
+            for key in _each(keys):
                 if not _has(batch, key):
                     raise MixError(f"{name} takes keys of the batch, {_shown(batch)}, got {key!r}")
         return self.x, self.y
@@ -203,6 +206,13 @@ def _check_keys(name: str, keys: Any) -> Any:
     raise MixError.of(name, keys, "a key or a position in the batch, or several")
 
 
+def _each(keys: Any) -> tuple[Key, ...]:
+    """The same in a tuple."""
+    if isinstance(keys, tuple):
+        return keys
+    return () if keys is None else (keys,)
+
+
 def _is_key(key: Any) -> bool:
     return isinstance(key, (str, int)) and not isinstance(key, bool)
 
@@ -223,15 +233,28 @@ def _get(batch: Any, key: Key) -> Any:
     return batch[first] if rest is None else _get(batch[first], rest)
 
 
-def _has(batch: Any, key: Key) -> bool:
+def _step(batch: Any, key: Key) -> tuple[Any, Key | None] | None:
+    """The part that a key leads to first, and the way that is left; None where it leads nowhere."""
     if not isinstance(batch, (tuple, list, Mapping)):
-        return False
+        return None
     try:
         first, rest = _split(batch, key)
-        part = batch[first]
+        return batch[first], rest
     except (KeyError, IndexError, ValueError):
+        return None
+
+
+def _has(batch: Any, key: Key) -> bool:
+    step = _step(batch, key)
+    return step is not None and (step[1] is None or _has(step[0], step[1]))
+
+
+def _has_ended(batch: Any, key: Key) -> bool:
+    """Whether a None stands on the way, as a CombinedLoader has it for a loader that has ended."""
+    step = _step(batch, key)
+    if step is None or step[1] is None:
         return False
-    return rest is None or _has(part, rest)
+    return step[0] is None or _has_ended(step[0], step[1])
 
 
 def _set(batch: Any, key: Key, value: Any) -> Any:
