@@ -244,8 +244,8 @@ def test_a_loss_of_one_number_is_named_before_anything_is_changed() -> None:
         learn.fit(1)
     assert one_line(raised) == (
         "loss_func=mean_hinge: loss_fn takes output and target to one loss a sample where lam differs "
-        "between samples, got one number: give it reduction='none', call it sample by sample, or mix with "
-        "per='batch'"
+        "between samples, got one number: give it reduction='none', call it sample by sample "
+        "(help(batchmix.mixed_loss) shows how), or mix with per='batch'"
     )
     assert learn.loss_func is mean_hinge
     assert torch.equal(weights(learn), before)

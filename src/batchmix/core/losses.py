@@ -140,7 +140,8 @@ def _combine_scalars(loss_a: Tensor, loss_b: Tensor, lam: Tensor) -> Tensor:
     if len(lam) > 1 and not bool((lam == lam[0]).all()):
         raise MixError(
             "loss_fn takes output and target to one loss a sample where lam differs between samples, got one "
-            "number: give it reduction='none', call it sample by sample, or mix with per='batch'"
+            "number: give it reduction='none', call it sample by sample (help(batchmix.mixed_loss) shows how)"
+            ", or mix with per='batch'"
         )
     return (weigh(lam[0], loss_a) + weigh(1 - lam[0], loss_b)).to(loss_a.dtype)
 
