@@ -67,6 +67,7 @@ CONTENTS = """
 :hidden:
 :caption: Guides
 
+docs/questions
 docs/methods
 docs/coming-from
 docs/examples
