@@ -20,6 +20,7 @@ from batchmix.study.article.presets import (
     FEW,
     ITSELF,
     LOADERS,
+    MANY,
     MIXUP,
     NOT_FOLDED,
     PER_BATCH,
@@ -126,6 +127,25 @@ def test_mixup_pays_from_the_first_of_the_budgets_that_all_hold(folder):
         edit(folder / CLAIMS / "runs" / f"4-{MIXUP}-{seed}.json", accuracy=0.5 + 0.001 * seed)
     behind = "On 200 images mixup is behind at the longest budget (tried: 2, 4)."
     assert all_claims(read_evidence(folder))[5].notes[0] == behind
+
+
+def test_the_confidence_without_mixup_is_told_where_it_tells_the_budgets_apart(folder):
+    def without_mixup_at(budget: str, confidence: float) -> None:
+        for seed in range(6):
+            accuracy = json.loads((folder / f"{budget}-none-{seed}.json").read_text())["accuracy"]
+            edit(folder / f"{budget}-none-{seed}.json", confidence=accuracy + confidence)
+
+    budgets = {"2": f"{FEW}/runs/2", "4": f"{CLAIMS}/runs/4", "1": f"{MANY}/runs/1"}
+    for seed in range(6):
+        edit(folder / f"{budgets['2']}-{MIXUP}-{seed}.json", accuracy=0.5 + 0.001 * seed)
+    for epochs, gap in {"2": -0.012, "4": 0.05, "1": 0.031}.items():
+        without_mixup_at(budgets[epochs], gap)
+    assert all_claims(read_evidence(folder))[5].notes[-1] == (
+        "Seen afterwards, and not tested: mixup is ahead where the nets without it are more confident than "
+        "right, by 3.1 and 5.0 points, and behind where they are less so, by −1.2 points."
+    )
+    without_mixup_at(budgets["2"], 0.04)
+    assert len(all_claims(read_evidence(folder))[5].notes) == 2
 
 
 def test_more_seeds_of_both_loaders_decide_and_those_before_them_are_told(folder):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from batchmix.study.article.claim import Claim, budget_text, of_runs, scores_table, training_of
 from batchmix.study.article.curves import epochs_to, goal_of
@@ -21,7 +23,7 @@ from batchmix.study.article.verdicts import (
 )
 from batchmix.study.records import Budget, Study
 from batchmix.study.statistics import mean_interval
-from batchmix.study.words import NOTHING
+from batchmix.study.words import NOTHING, minus
 
 
 def better_accuracy(evidence: Evidence) -> Claim:
@@ -120,10 +122,49 @@ def budget_from_which(evidence: Evidence) -> Claim:
         verdict=overall([verdicts[budget] for budget in longest]),
         tables=[(("budget", *tables[0][0]), rows)],
         notes=[
-            pays_from({e: verdicts[n, e] for n, e in budgets if n == images}, images) for images, _ in longest
+            *(
+                pays_from({e: verdicts[n, e] for n, e in budgets if n == images}, images)
+                for images, _ in longest
+            ),
+            *told_by_confidence({b: _too_confident(studies[b], b) for b in budgets}, verdicts),
         ],
         pictures=("budgets",),
     )
+
+
+def _too_confident(study: Study, budget: Budget) -> float:
+    """By how much the nets without mixup are more confident than right, in points."""
+    records = study.done(NONE, budget).values()
+    return 100 * fmean(r["confidence"] - r["accuracy"] for r in records) if records else math.nan
+
+
+def told_by_confidence(gaps: dict[Budget, float], verdicts: dict[Budget, str]) -> list[str]:
+    """A sentence where the budgets at which mixup is ahead are those of the nets too sure of themselves.
+
+    Args:
+        gaps: By how much the nets without mixup are more confident than right, in points.
+        verdicts: Whether mixup is ahead.
+
+    Example:
+        >>> gaps = {(5000, 10.0): -1.0, (5000, 40.0): 4.79, (5000, 80.0): 6.0}
+        >>> print(*told_by_confidence(gaps, dict(zip(gaps, ("did not hold", "held", "held")))))
+        Seen afterwards, and not tested: ... by 4.8 and 6.0 points, ... by −1.0 points.
+    """
+    ahead, behind = (
+        sorted(gaps[budget] for budget, verdict in verdicts.items() if verdict == wanted)
+        for wanted in (HELD, REFUTED)
+    )
+    if not (ahead and behind and ahead[0] > behind[-1]):
+        return []
+    return [
+        "Seen afterwards, and not tested: mixup is ahead where the nets without it are more confident than "
+        f"right, by {_points(ahead)}, and behind where they are less so, by {_points(behind)}."
+    ]
+
+
+def _points(numbers: Sequence[float]) -> str:
+    *others, last = (minus(f"{number:.1f}") for number in numbers)
+    return f"{', '.join(others)} and {last} points" if others else f"{last} points"
 
 
 def pays_from(verdicts: dict[float, str], images: int) -> str:
