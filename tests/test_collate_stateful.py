@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator, DataLoaderConfiguration
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -127,6 +128,53 @@ def test_a_loader_that_was_asked_for_its_state_first_has_the_same_batches(
     loader.state_dict()  # starts workers, as Accelerate does
     rows += [seen(batch) for batch in collate.epoch(loader)]
     assert rows == never_stopped[:BATCHES]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_accelerates_loader_goes_on_too(workers: int, never_stopped: list) -> None:
+    accelerator = Accelerator(
+        cpu=True, dataloader_config=DataLoaderConfiguration(use_stateful_dataloader=True)
+    )
+
+    def prepared() -> tuple[MixCollate, Any]:
+        collate = collate_of()
+        loader = DataLoader(Numbers(), 4, collate_fn=collate, num_workers=workers)
+        return collate, accelerator.prepare(loader)
+
+    collate, loader = prepared()
+    rows = [seen(batch) for batch in itertools.islice(collate.epoch(loader), 3)]
+    states = loader.state_dict(), collate.state_dict()
+    collate, loader = prepared()
+    loader.load_state_dict(states[0])
+    collate.load_state_dict(states[1])
+    rows += [seen(batch) for batch in collate.epoch(loader)]
+    assert rows == never_stopped[:BATCHES]
+
+
+def test_a_resumed_pass_may_be_left_early_too(never_stopped: list) -> None:
+    """What its workers still make is told from the pass after it, though the second of them came first."""
+    collate = collate_of()
+    loader = StatefulDataLoader(Numbers(), 4, collate_fn=collate, num_workers=2, persistent_workers=True)
+    list(itertools.islice(collate.epoch(loader), 3))
+    loader.load_state_dict(loader.state_dict())
+    list(itertools.islice(collate.epoch(loader), 1))
+    assert collate.step == 4
+    collate.step = BATCHES
+    assert [seen(batch) for batch in collate.epoch(loader)] == never_stopped[BATCHES:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pass_that_only_the_data_resumes_is_drawn_from_the_steps_that_were_counted(workers: int) -> None:
+    first, second = collate_of(), collate_of()
+    loader = StatefulDataLoader(Stream(), 4, collate_fn=first, num_workers=workers)
+    list(itertools.islice(first.epoch(loader), 3))
+    state = loader.state_dict()
+    loader = StatefulDataLoader(Stream(), 4, collate_fn=second, num_workers=workers)
+    loader.load_state_dict(state)
+    lams = [y.lam for _, y in second.epoch(loader)]
+    expected = [second.mixer.plan(torch.empty(4, 1, 2, 2), step=step).lam for step in range(BATCHES - 3)]
+    assert second.step == BATCHES - 3
+    assert all(map(torch.equal, lams, expected))
 
 
 def test_a_loader_without_a_state_starts_at_the_beginning(never_stopped: list) -> None:

@@ -12,11 +12,18 @@ from batchmix.core.batches import Kinds
 from batchmix.core.draws import as_rank, rank
 from batchmix.core.plan import describe
 from batchmix.errors import MixError
-from batchmix.loaders import FROM_THE_START, Resumption, UnderWay, loader_in, resumption
+from batchmix.loaders import (
+    FROM_THE_START,
+    Resumption,
+    UnderWay,
+    drop_early_workers,
+    loader_in,
+    resumption,
+)
 from batchmix.mixer import Mixer
 
 # Places in the numbers that the main process shares with the workers.
-PASS, START, FIRST, SEED, ENABLED, CLAIM, LAST_PASS, LAST_FIRST, LAST_SENT, LAST_CLAIM, PLACES = range(11)
+PASS, START, SEED, ENABLED, LAST_PASS, LAST_SENT, LAST_CLAIM, CLAIM, PLACES = range(9)
 
 
 class MixCollate:
@@ -96,7 +103,8 @@ class MixCollate:
         self._rank = 0  # of the process that has spawned this one, whom nothing else may tell
         # Of the pass under way, as this process knows it: its number, the step it starts at, the worker that
         # makes the first batch, whether it is mixed, and how many batches this process has made of it. A
-        # worker starts from a copy.
+        # worker starts from a copy; that is how it learns of another first one, since a loader that goes on
+        # inside of a pass starts new workers. Of a pass that workers hear of later, 0 is the first.
         self._pass, self._start, self._first, self._enabled, self._made = 0, 0, 0, True, 0
         self._under_way: UnderWay | None = None
 
@@ -172,6 +180,7 @@ class MixCollate:
         if isinstance(loader, DataLoader) and loader.collate_fn is not self:
             raise MixError.of("loader", loader.collate_fn, "a DataLoader with collate_fn=this MixCollate")
         start, found = self.step, loader_in(loader, self)
+        drop_early_workers(found)
         self._announce(resumption(found))
         self._under_way = under_way = UnderWay(found)
         try:
@@ -217,7 +226,7 @@ class MixCollate:
         _check_seed(self.mixer.seed)
         self._conclude()  # a loop that was neither ended nor closed
         self._start, self._first, self._made = self.mixer.step - resumed.replayed, resumed.first, 0
-        self._shared[START], self._shared[FIRST] = self._start, self._first
+        self._shared[START] = self._start
         self._shared[SEED] = self.mixer.seed - (self.mixer.seed >> 63 << 64)  # 64 bits, with a sign
         self._pass += 1
         self._shared[PASS] = self._pass
@@ -226,7 +235,7 @@ class MixCollate:
         """The pass under way, if any, is over; workers still make what was sent before it was left."""
         if self._under_way is None:
             return
-        self._shared[LAST_SENT], self._shared[LAST_FIRST] = self._under_way.sent(), self._first
+        self._shared[LAST_SENT] = self._under_way.sent()
         self._shared[LAST_CLAIM] = self._shared[CLAIM]
         self._shared[LAST_PASS] = self._pass
         self._under_way = None
@@ -264,8 +273,8 @@ class MixCollate:
         if announced != self._pass:
             if self._has_left_over(worker, workers, loader_seed):
                 return True
-            self._pass, self._made = announced, 0
-            self._start, self._first = int(self._shared[START]), int(self._shared[FIRST])
+            self._pass, self._first, self._made = announced, 0, 0
+            self._start = int(self._shared[START])
             self._enabled = bool(self._shared[ENABLED])
             self.mixer.seed = int(self._shared[SEED]) % 2**64
         return self._is_of(loader_seed)
@@ -291,7 +300,7 @@ class MixCollate:
         if last > self._pass:  # this worker has not made one batch of that pass yet
             if int(self._shared[LAST_CLAIM]) != _claim(last, loader_seed):
                 return False  # nor will it: that was the pass of another loader
-            self._pass, self._first, self._made = last, int(self._shared[LAST_FIRST]), 0
+            self._pass, self._first, self._made = last, 0, 0
         place = self._place(worker, workers)
         return self._made < len(range(place, int(self._shared[LAST_SENT]), workers))
 

@@ -48,17 +48,21 @@ class Resumption(NamedTuple):
 FROM_THE_START = Resumption()
 
 
+def drop_early_workers(loader: Any) -> None:
+    """Have torchdata's StatefulDataLoader start new workers for the next pass, at the place where it is.
+
+    One that was asked for its state before the pass, as Accelerate does, has workers already, and they make
+    batches whose numbers nobody has told them. Any other loader stays as it is.
+    """
+    if getattr(loader, "_initial_iter_for_state_dict", False):
+        loader.load_state_dict(loader.state_dict())
+
+
 def resumption(loader: DataLoader[Any] | None) -> Resumption:
     """Where the next pass of torchdata's StatefulDataLoader starts; of any other loader, at the beginning.
 
-    One that was asked for its state before the pass, as Accelerate does, has workers already, which make
-    batches that nobody has told them the numbers of: it is made to start anew.
-
     The state that it was given is read as torchdata 0.11 writes it.
     """
-    if getattr(loader, "_initial_iter_for_state_dict", False):
-        stateful: Any = loader
-        stateful.load_state_dict(stateful.state_dict())
     state = getattr(loader, "next_iter_state", None)
     if loader is None or not isinstance(state, Mapping):
         return FROM_THE_START
