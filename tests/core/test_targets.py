@@ -392,8 +392,15 @@ def test_labels_of_two_are_not_compared_in_silence(compare: Callable[[MixedTarge
         (lambda y: (y**2).sum(), r"\*\*"),
         (lambda y: y > 0, ">"),
         (lambda y: y >= 0, ">="),
+        (lambda y: y + 1, r"\+"),
+        (lambda y: 1 + y, r"\+"),
+        (lambda y: y * 2, r"\*"),
+        (lambda y: 1 / y, "/"),
+        (lambda y: 2**y, r"\*\*"),
+        (lambda y: y < 1, "<"),
+        (lambda y: y <= 1, "<="),
     ],
-    ids=range(9),
+    ids=range(16),
 )
 def test_a_loss_that_is_written_out_says_what_to_use(
     loss: Callable[[MixedTarget], object], sign: str

@@ -23,7 +23,7 @@ from batchmix.study.article.verdicts import (
 )
 from batchmix.study.records import Budget, Study
 from batchmix.study.statistics import mean_interval
-from batchmix.study.words import NOTHING, minus
+from batchmix.study.words import NOTHING, listed, minus
 
 
 def better_accuracy(evidence: Evidence) -> Claim:
@@ -154,7 +154,7 @@ def told_by_confidence(gaps: dict[Budget, float], verdicts: dict[Budget, str]) -
         sorted(gaps[budget] for budget, verdict in verdicts.items() if verdict == wanted)
         for wanted in (HELD, REFUTED)
     )
-    if not (ahead and behind and ahead[0] > behind[-1]):
+    if not (ahead and behind and ahead[0] > max(0, behind[-1])):
         return []
     return [
         "Seen afterwards, and not tested: mixup is ahead where the nets without it are more confident than "
@@ -163,8 +163,7 @@ def told_by_confidence(gaps: dict[Budget, float], verdicts: dict[Budget, str]) -
 
 
 def _points(numbers: Sequence[float]) -> str:
-    *others, last = (minus(f"{number:.1f}") for number in numbers)
-    return f"{', '.join(others)} and {last} points" if others else f"{last} points"
+    return f"{listed(minus(f'{number:.1f}') for number in numbers)} points"
 
 
 def pays_from(verdicts: dict[float, str], images: int) -> str:
