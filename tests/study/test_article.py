@@ -21,7 +21,8 @@ from batchmix.study.engine import EngineOptions
 @pytest.mark.parametrize("scale", PRESETS["article"].values(), ids=PRESETS["article"])
 def test_the_plans_of_every_scale(scale):
     plans = scale.plans("fashion-mnist", size=28)
-    claims, few, many, *more = plans.values()
+    claims, few, many = list(plans.values())[:3]
+    more = dict(list(plans.items())[3:])
     assert claims.arms == tuple(str(parse_arm(arm)) for arm in ARMS) == ARMS
     assert few.arms == many.arms == ("none", MIXUP)
     assert claims.images == few.images < many.images
@@ -29,15 +30,13 @@ def test_the_plans_of_every_scale(scale):
     assert {plan.seeds for plan in (claims, few, many)} == {tuple(scale.seeds)}
     assert {(plan.data, plan.size) for plan in plans.values()} == {("fashion-mnist", 28)}
     assert claims.config == few.config
-    assert len(more) == bool(scale.loader_seeds)
-    for loaders in more:
-        assert loaders.arms == (TWO_LOADERS, ITSELF)
-        assert not set(loaders.seeds) & set(claims.seeds)
-        assert (loaders.images, loaders.epochs, loaders.config) == (
-            claims.images,
-            claims.epochs,
-            claims.config,
-        )
+    arms = {"loaders": (TWO_LOADERS, ITSELF), "mixup-and-none": ("none", MIXUP)}
+    wanted = {"loaders": scale.loader_seeds, "mixup-and-none": scale.pair_seeds}
+    assert more == {name: own for name, own in plans.items() if wanted.get(name)}
+    for name, study in more.items():
+        assert (study.arms, study.seeds) == (arms[name], tuple(wanted[name]))
+        assert not set(study.seeds) & set(claims.seeds)
+        assert (study.images, study.epochs, study.config) == (claims.images, claims.epochs, claims.config)
 
 
 @pytest.fixture
@@ -75,6 +74,7 @@ def test_all_studies_and_three_measurements(engine, tmp_path):
         ("few-images", 200, (2,)),
         ("many-images", 400, (1,)),
         ("loaders", 200, (4,)),
+        ("mixup-and-none", 200, (4,)),
     ]
     for name in ("loading", "one-hot", "duplicates"):
         record = json.loads((tmp_path / "measured" / f"{name}.json").read_text())

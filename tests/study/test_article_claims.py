@@ -24,6 +24,7 @@ from batchmix.study.article.presets import (
     MANY,
     MIXUP,
     NOT_FOLDED,
+    PAIRS,
     PER_BATCH,
     TWO_LOADERS,
 )
@@ -80,7 +81,7 @@ def test_noise_shows_nothing(tmp_path):
 
 
 def test_the_difference_and_its_p_are_those_of_the_paired_test(evidence):
-    study = evidence.claims
+    study = evidence.pairs
     runs = {arm: study.done(arm, study.budgets[0]) for arm in (MIXUP, "none")}
 
     def pairs(key):
@@ -166,7 +167,7 @@ def test_more_seeds_of_both_loaders_decide_and_those_before_them_are_told(folder
     found = claim.judged[0]
     assert (found.says, found.verdict, found.n) == ("one loader costs no accuracy", HELD, 6)
     assert re.search(
-        r"The 6 seeds of the study of all arms.* said −\d+\.\d+ points .*: did not hold\.$", claim.notes[-1]
+        r"The 6 seeds of the study of all arms.* said −\d+\.\d+ points .*, did not hold\.$", claim.notes[-1]
     )
     assert "| loaders | `two-loaders`, `mixup:per=batch,fold=false` |" in as_markdown(read_evidence(folder))
 
@@ -178,6 +179,23 @@ def test_without_more_seeds_the_study_of_all_arms_decides(folder):
     claim = all_claims(read_evidence(folder))[1]
     assert claim.judged[0].verdict == REFUTED
     assert claim.notes == ["Rates are medians over the repeats, with their quartiles."]
+
+
+def test_more_seeds_of_mixup_and_none_decide_and_those_before_them_are_told(folder):
+    for seed in range(6):
+        edit(folder / CLAIMS / "runs" / f"4-{MIXUP}-{seed}.json", loss=0.3 + 0.01 * seed)
+    claim = all_claims(read_evidence(folder))[0]
+    assert [one.verdict for one in claim.judged] == [HELD] * 3
+    (note,) = claim.notes
+    assert re.fullmatch(
+        r"The 6 seeds of the study of all arms.* said \+.* points \[.*\], held; "
+        r"−0\.\d+ \[.*\], did not hold; −.* points \[.*\], held\.",
+        note,
+    )
+    shutil.rmtree(folder / PAIRS)
+    alone = all_claims(read_evidence(folder))[0]
+    assert [one.verdict for one in alone.judged] == [HELD, REFUTED, HELD]
+    assert alone.notes == []
 
 
 def test_one_hot_is_judged_by_what_was_measured(folder):
@@ -195,13 +213,13 @@ def test_one_hot_is_judged_by_what_was_measured(folder):
 
 
 def test_seeds_that_one_arm_lacks_are_left_out(folder):
-    runs = folder / "claims" / "runs"
+    runs = folder / PAIRS / "runs"
     (runs / f"4-{MIXUP}-0.json").unlink()
     edit(runs / "4-none-1.json", status="failed", error="RuntimeError: out of memory")
     assert statements(folder, 0)["mixup is more accurate than none"].n == 4
     page = as_markdown(read_evidence(folder))
     assert "- `none`, 200 images, 4 epochs, seed 1: RuntimeError: out of memory" in page
-    assert "34 of 36" in page
+    assert "10 of 12" in page
 
 
 def test_one_seed_decides_nothing(tmp_path):

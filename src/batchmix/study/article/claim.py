@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from batchmix.study.article.verdicts import Comparison, Direction, Judged, Quantity
+from batchmix.study.article.verdicts import Comparison, Direction, Judged, Quantity, judge
 from batchmix.study.comparisons import SCORES, values
 from batchmix.study.records import Budget, Study
 from batchmix.study.statistics import mean_interval
@@ -71,6 +71,15 @@ def training_of(study: Study) -> str:
     """What was trained, as the beginning of a sentence."""
     images, epochs = study.budgets[0]
     return f"{len(study.asked['seeds'])} seeds, {images:,} training images, {epochs:g} epochs"
+
+
+def earlier_seeds(comparisons: Sequence[Comparison]) -> str:
+    """What the study of all arms said where more seeds decide, in a sentence."""
+    judged = judge(comparisons)
+    said = "; ".join(f"{one.found}, {one.verdict}" for one in judged)
+    return (
+        f"The {judged[0].n} seeds of the study of all arms, none of which is in the table above, said {said}."
+    )
 
 
 def budget_text(budget: Budget) -> str:

@@ -15,7 +15,7 @@ from batchmix._version import __version__
 from batchmix.errors import DataError
 from batchmix.files import make_folder, read_json, write_whole
 from batchmix.recipe.machine import describe_machine
-from batchmix.study.article.presets import CLAIMS, FEW, LOADERS, MANY
+from batchmix.study.article.presets import CLAIMS, FEW, LOADERS, MANY, PAIRS
 from batchmix.study.records import REMOVE_IT, Study, read_study
 
 LOADING, ONE_HOT, DUPLICATES = "loading", "one-hot", "duplicates"
@@ -36,6 +36,7 @@ class Evidence:
         measurements: The three records whole: with machine, command and date.
         notes: What the folder's README.md says of them below its title; "" where there is none.
         loaders: One loader and two by more seeds; None where there are none.
+        pairs: The same of none and mixup.
     """
 
     claims: Study
@@ -47,12 +48,14 @@ class Evidence:
     measurements: dict[str, dict[str, Any]]
     notes: str = ""
     loaders: Study | None = None
+    pairs: Study | None = None
 
     @property
     def studies(self) -> dict[str, Study]:
         """The studies, by the names of their folders."""
-        more = {} if self.loaders is None else {LOADERS: self.loaders}
-        return {CLAIMS: self.claims, FEW: self.few, MANY: self.many, **more}
+        more = {LOADERS: self.loaders, PAIRS: self.pairs}
+        found = {name: study for name, study in more.items() if study is not None}
+        return {CLAIMS: self.claims, FEW: self.few, MANY: self.many, **found}
 
 
 def read_evidence(folder: Path) -> Evidence:
@@ -75,7 +78,8 @@ def read_evidence(folder: Path) -> Evidence:
         duplicates=whole[DUPLICATES]["found"],
         measurements=whole,
         notes=_notes(folder / "README.md"),
-        loaders=read_study(folder / LOADERS) if (folder / LOADERS).exists() else None,
+        loaders=_study_if_any(folder / LOADERS),
+        pairs=_study_if_any(folder / PAIRS),
     )
 
 
@@ -131,6 +135,10 @@ def read_measurement(folder: Path, name: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     return read_json(path, KEYS, "a measurement", REMOVE_IT)
+
+
+def _study_if_any(folder: Path) -> Study | None:
+    return read_study(folder) if folder.exists() else None
 
 
 def _notes(readme: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median, quantiles
 from typing import Any
 
-from batchmix.study.article.claim import Claim, Table, of_runs, scores_table, training_of
+from batchmix.study.article.claim import Claim, Table, earlier_seeds, of_runs, scores_table, training_of
 from batchmix.study.article.evidence import Evidence
 from batchmix.study.article.presets import ITSELF, MIXUP, NOT_FOLDED, TWO_LOADERS
 from batchmix.study.article.verdicts import ACCURACY, Comparison, Fact, Quantity, judge, overall
@@ -27,7 +27,7 @@ def one_loader(evidence: Evidence) -> Claim:
     rates = {name: [batch / seconds for seconds in found["seconds"][name]] for name in found["seconds"]}
     judged = judge(
         [
-            of_runs(study, ITSELF, TWO_LOADERS, "one loader costs no accuracy", ACCURACY, "no less"),
+            _costs_nothing(study),
             Comparison(
                 "one loader gives more mixed images a second",
                 SPEED,
@@ -60,19 +60,15 @@ def one_loader(evidence: Evidence) -> Claim:
         ],
         notes=[
             "Rates are medians over the repeats, with their quartiles.",
-            *([] if evidence.loaders is None else [_before(evidence.claims)]),
+            *([] if evidence.loaders is None else [earlier_seeds([_costs_nothing(evidence.claims)])]),
         ],
         pictures=("loading",),
     )
 
 
-def _before(study: Study) -> str:
-    """What the seeds said that came before those of a study of one loader and two alone."""
-    (earlier,) = judge([of_runs(study, ITSELF, TWO_LOADERS, "", ACCURACY, "no less")])
-    return (
-        f"The {earlier.n} seeds of the study of all arms, none of which is in the table above, said "
-        f"{earlier.found}: {earlier.verdict}."
-    )
+def _costs_nothing(study: Study) -> Comparison:
+    """The statement on accuracy of (b)."""
+    return of_runs(study, ITSELF, TWO_LOADERS, "one loader costs no accuracy", ACCURACY, "no less")
 
 
 def no_one_hot(evidence: Evidence) -> Claim:

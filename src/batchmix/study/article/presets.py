@@ -16,7 +16,8 @@ NOT_FOLDED = "mixup:fold=false"
 ARMS = (NONE, MIXUP, PER_BATCH, ITSELF, TWO_LOADERS, NOT_FOLDED)
 
 # The studies, by the names of their folders.
-CLAIMS, LOADERS, FEW, MANY = "claims", "loaders", "few-images", "many-images"
+CLAIMS, LOADERS, PAIRS = "claims", "loaders", "mixup-and-none"
+FEW, MANY = "few-images", "many-images"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Scale:
         one_hot: Arguments of ``measure_one_hot``.
         duplicates: Arguments of ``measure_duplicates``.
         loader_seeds: Others, for one loader and two alone, where those of all arms were too few to tell.
+        pair_seeds: The same for mixup and none.
     """
 
     text: str
@@ -52,6 +54,7 @@ class Scale:
     one_hot: Mapping[str, Any] = field(default_factory=dict)
     duplicates: Mapping[str, Any] = field(default_factory=dict)
     loader_seeds: Sequence[int] = ()
+    pair_seeds: Sequence[int] = ()
 
     def plans(self, data: str = "cifar10", size: int | None = None) -> dict[str, StudyPlan]:
         """The studies, by the names of their folders."""
@@ -63,9 +66,10 @@ class Scale:
             FEW: StudyPlan(both, seeds, self.few_epochs, self.few, data, size, config=few),
             MANY: StudyPlan(both, seeds, self.many_epochs, self.many, data, size, config=many),
         }
-        if self.loader_seeds:
-            arms, seeds = (TWO_LOADERS, ITSELF), tuple(self.loader_seeds)
-            plans[LOADERS] = StudyPlan(arms, seeds, (self.epochs,), self.few, data, size, config=few)
+        more = {LOADERS: ((TWO_LOADERS, ITSELF), self.loader_seeds), PAIRS: (both, self.pair_seeds)}
+        for name, (arms, others) in more.items():
+            if others:
+                plans[name] = StudyPlan(arms, tuple(others), (self.epochs,), self.few, data, size, config=few)
         return plans
 
 
@@ -83,11 +87,13 @@ SMALL = Scale(
     one_hot={"classes": (10, 1000), "batch_size": 16, "repeats": 3},
     duplicates={"batches": 20},
     loader_seeds=range(2, 4),
+    pair_seeds=range(4, 6),
 )
 CPU = Scale(
-    "a small net on a CPU with units for bfloat16, which sees 59 million images in all",
+    "a small net on a CPU with units for bfloat16, which sees 75 million images in all",
     seeds=range(5, 15),  # their number follows from a first study, in results/first, of the seeds before them
     loader_seeds=range(15, 40),  # and that of these from the seeds before them
+    pair_seeds=range(40, 80),  # likewise
     few=5_000,
     many=50_000,
     epochs=40,

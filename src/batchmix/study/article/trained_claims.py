@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from batchmix.study.article.claim import Claim, budget_text, of_runs, scores_table, training_of
+from batchmix.study.article.claim import Claim, budget_text, earlier_seeds, of_runs, scores_table, training_of
 from batchmix.study.article.curves import epochs_to, goal_of
 from batchmix.study.article.evidence import Evidence
 from batchmix.study.article.presets import MIXUP, NONE, PER_BATCH
@@ -28,14 +28,8 @@ from batchmix.study.words import NOTHING, listed, minus
 
 def better_accuracy(evidence: Evidence) -> Claim:
     """(a) More accurate, at a higher loss and a lower confidence."""
-    study = evidence.claims
-    judged = judge(
-        [
-            of_runs(study, MIXUP, NONE, "mixup is more accurate than none", ACCURACY, "more"),
-            of_runs(study, MIXUP, NONE, "its test loss is higher", LOSS, "more"),
-            of_runs(study, MIXUP, NONE, "its predictions are less confident", CONFIDENCE, "less"),
-        ]
-    )
+    study = evidence.pairs or evidence.claims
+    judged = judge(_better_accuracy(study))
     return Claim(
         title="Better accuracy, at a higher loss and a lower confidence",
         said="A net trained with mixup ends with a higher loss, even on the validation images, and yet "
@@ -46,8 +40,17 @@ def better_accuracy(evidence: Evidence) -> Claim:
         judged=judged,
         verdict=overall([one.verdict for one in judged]),
         tables=[scores_table(study, (NONE, MIXUP))],
+        notes=[] if evidence.pairs is None else [earlier_seeds(_better_accuracy(evidence.claims))],
         pictures=("arms",),
     )
+
+
+def _better_accuracy(study: Study) -> list[Comparison]:
+    return [
+        of_runs(study, MIXUP, NONE, "mixup is more accurate than none", ACCURACY, "more"),
+        of_runs(study, MIXUP, NONE, "its test loss is higher", LOSS, "more"),
+        of_runs(study, MIXUP, NONE, "its predictions are less confident", CONFIDENCE, "less"),
+    ]
 
 
 def weight_per_image(evidence: Evidence) -> Claim:
