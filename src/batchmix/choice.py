@@ -116,7 +116,7 @@ class Choice(Mixer):
         before = torch.zeros_like(drawn, dtype=torch.int64)  # how many methods' shares end before the draw
         for end in ends:
             before += drawn >= end
-        return _merge(plans, before)
+        return _merge(plans, before.to(x.device))  # where the plans are
 
 
 def _names_of(methods: Iterable[Mixer]) -> list[str]:
@@ -140,7 +140,7 @@ def _cumulated(settings: dict[str, float]) -> list[float]:
 
 def _merge(plans: list[MixPlan | None], chosen: Tensor) -> MixPlan | None:
     """One plan in which sample i follows ``plans[chosen[i]]``, or stays as it is where there is none."""
-    drawn = {place: plan.to(chosen.device) for place, plan in enumerate(plans) if plan is not None}
+    drawn = {place: plan for place, plan in enumerate(plans) if plan is not None}
     if not drawn:
         return None
     merged = MixPlan.identity(len(chosen), chosen.device)

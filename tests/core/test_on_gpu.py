@@ -58,6 +58,7 @@ def test_a_training_step_does_not_wait_for_the_device(per: str) -> None:
     for _ in range(3):
         mixed, target = mixup(x, y)
         F.cross_entropy(mixed.flatten(1) @ weight, target, label_smoothing=0.1).backward()
+        F.cross_entropy(mixed.flatten(1) @ weight, target.dense(10)).backward()
 
 
 def test_draws_come_from_a_generator_of_the_device() -> None:

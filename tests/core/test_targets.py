@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -134,6 +135,13 @@ def test_ignored_labels_count_nothing_as_in_the_loss(dtype: torch.dtype, ignored
         F.cross_entropy(logits, dense.movedim(-1, 1), reduction="none"),
         F.cross_entropy(logits, target, reduction="none", ignore_index=ignored),
     )
+
+
+def test_dense_does_not_wait_for_a_gpu() -> None:
+    with FakeTensorMode():  # has no values to give, and needs no GPU
+        labels = torch.empty(4, dtype=torch.int64, device="cuda")
+        dense = MixedTarget(labels, labels, torch.empty(4, device="cuda")).dense(5)
+        assert (dense.device.type, dense.shape) == ("cuda", (4, 5))
 
 
 def test_what_is_ignored_by_default_is_what_torch_ignores() -> None:

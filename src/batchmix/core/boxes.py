@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from batchmix.kernels import selected
+from batchmix.kernels.layout import widest_on
 
 
 def sample_boxes(lam: Tensor, size: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
@@ -99,7 +100,7 @@ def box_masks(boxes: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         return cut
     rows = (-1, 1, *[1] * len(size))
     outside = torch.zeros((), dtype=torch.uint8, device=boxes.device)
-    area = torch.ones(len(boxes), dtype=torch.float64, device=boxes.device)
+    area = torch.ones(len(boxes), dtype=widest_on(boxes.device), device=boxes.device)
     limits = boxes.unbind(1)
     for axis, side in enumerate(size):
         start, end = limits[2 * axis : 2 * axis + 2]

@@ -22,8 +22,8 @@ class Normalize:
     Called by itself, as for evaluation; or as ``Mixup(0.4, normalize=...)``, which normalises and mixes in
     one read and one write where there is a kernel for it.
 
-    A float32 result is the exact one within a unit in its last place (on Apple's GPUs, which have no float64,
-    within a few); half precision is rounded once.
+    A float32 result is the exact one within a unit in its last place (on GPUs that may lack float64, Apple's
+    and Intel's, within a few); half precision is rounded once.
 
     Args:
         mean: Of each channel, images being in [0, 1].

@@ -12,6 +12,7 @@ from batchmix.core.plan import MixPlan, check_is_plan, describe
 from batchmix.core.resizing import resize_into
 from batchmix.core.sampling import check_probability
 from batchmix.errors import MixError
+from batchmix.kernels.layout import widest_on
 
 Objects = Mapping[str, Any]
 Entries = dict[str, Tensor]
@@ -135,10 +136,11 @@ def _see_boxes(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     A pixel belongs to a box as far as the box covers it.
     """
     height, width = mask.shape
-    left, top, right, bottom = boxes.double().unbind(1)
+    wide = widest_on(boxes.device)
+    left, top, right, bottom = boxes.to(wide).unbind(1)
     rows = _cover(top, bottom, height)  # (N, H): how much of each row the box covers
     columns = _cover(left, right, width)
-    seen = mask.double()
+    seen = mask.to(wide)
     area = torch.einsum("nh,hw,nw->n", rows, seen, columns)
     share = area / ((bottom - top) * (right - left)).clamp(min=1e-12)
     by_row = torch.einsum("nh,hw,nw->nh", rows, seen, columns) > 0

@@ -91,7 +91,8 @@ class MixedTarget:
             Class ids (B, ...) give (B, ..., K) float32; soft labels give their mix, in their shape and dtype.
 
         Raises:
-            MixError: If a label is outside ``[0, num_classes)``. (The check waits for the device.)
+            MixError: If a label is outside ``[0, num_classes)``. A CUDA device is not waited for: its own
+                assertion fails there, as in ``F.one_hot``.
 
         Example:
             >>> MixedTarget(torch.tensor([0]), torch.tensor([2]), 0.75).dense(3)
@@ -106,12 +107,8 @@ class MixedTarget:
                 )
             return blend_targets(self.a, self.b, self.lam)
         entries = entries_of(self.a, self.b, self.lam, None, ignore_index)
-        both = torch.stack([entry.labels for entry in entries])
-        low, high = (int(both.min()), int(both.max())) if both.numel() else (0, 0)
-        if low < 0 or high >= num_classes:
-            raise MixError(
-                f"num_classes takes more than every label, labels are {low} to {high}, got {num_classes}"
-            )
+        if not self.a.is_cuda:
+            _check_ids(torch.stack([entry.labels for entry in entries]), num_classes)
         hot = torch.zeros(*self.a.shape, num_classes, dtype=torch.float32, device=self.a.device)
         for entry in entries:
             hot.scatter_add_(-1, entry.labels.unsqueeze(-1), entry.kept.unsqueeze(-1))
@@ -375,6 +372,14 @@ OPERATORS = {
 for _sign, _names in OPERATORS.items():
     for _name in _names:
         setattr(MixedTarget, f"__{_name}__", _refused(_sign))
+
+
+def _check_ids(labels: Tensor, num_classes: int) -> None:
+    low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
+    if low < 0 or high >= num_classes:
+        raise MixError(
+            f"num_classes takes more than every label, labels are {low} to {high}, got {num_classes}"
+        )
 
 
 def _as_weights(lam: Any, device: torch.device) -> Tensor:

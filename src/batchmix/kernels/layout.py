@@ -46,6 +46,11 @@ def is_dense(tensor: Tensor) -> bool:
     return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
+def widest_on(device: torch.device) -> torch.dtype:
+    """Float64, or float32 where a device may lack it: Apple's GPUs do, and some of Intel's."""
+    return torch.float64 if device.type in ("cpu", "cuda", "meta") else torch.float32
+
+
 def layout_of(images: Sequence[Tensor], mask: Tensor | None, *, by_channel: bool = False) -> Layout | None:
     """How the rows of all ``images`` lie in memory, or None where they differ or have gaps."""
     x = images[0]

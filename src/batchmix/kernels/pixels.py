@@ -3,8 +3,8 @@
 ``(w*x + (1-w)*partner)/255`` less the mean, divided by the deviation, is computed as
 ``(lerp(partner - high, x - high, w) - low) * scale``, where ``high + low`` is ``255*mean`` and ``high`` has
 so few bits that ``x - high`` is exact, even in float32: no digits are lost near the mean. A float32 result is
-computed in float64 and is within one unit in its last place; half precision is computed in float32. The loops
-of ``cpu`` compute the same, to the bit.
+computed in float64, where the device has it, and is then within one unit in its last place; half precision is
+computed in float32. The loops of ``cpu`` compute the same, to the bit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from batchmix.errors import MixError
 from batchmix.kernels.blocks import weights_of
-from batchmix.kernels.layout import fresh_like, is_dense, is_watched
+from batchmix.kernels.layout import fresh_like, is_dense, is_watched, widest_on
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 STEPS = 1024  # parts of a grey level that `high` is rounded to: 8 bits before the point, 10 behind it
@@ -57,8 +57,8 @@ def check_dtype(dtype: torch.dtype) -> None:
 
 
 def computed_in(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """The precision to compute a result of ``dtype`` in; Apple's GPUs have no float64."""
-    return torch.float64 if dtype == torch.float32 and device.type != "mps" else torch.float32
+    """The precision to compute a result of ``dtype`` in."""
+    return widest_on(device) if dtype == torch.float32 else torch.float32
 
 
 def mix_images(

@@ -126,7 +126,7 @@ def sample_near(y: Tensor | None, sigma: float, *, generator: torch.Generator) -
             "y takes values (B,) or (B, D), floating point, by whose distance partners are chosen, "
             f"got {describe_target(y)}"
         )
-    values = y.to(generator.device, torch.float64).reshape(len(y), -1)
+    values = y.to(generator.device).double().reshape(len(y), -1)  # in this order: y's device may lack float64
     # Not by a matrix product: it would lose small distances between large values.
     distance = torch.cdist(values, values, compute_mode="donot_use_mm_for_euclid_dist")
     uniform = torch.rand(distance.shape, generator=generator, dtype=torch.float64, device=generator.device)

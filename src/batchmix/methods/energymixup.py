@@ -35,6 +35,7 @@ from batchmix.core.masks import draw_partners, plan_of_weights
 from batchmix.core.plan import MixPlan, as_rows, describe
 from batchmix.core.sampling import Policy, check_alpha, check_choice, check_flag, sample_lam
 from batchmix.errors import MixError
+from batchmix.kernels.layout import widest_on
 from batchmix.mixer import Mixer, MixerOptions
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _add(x: Tensor, plan: MixPlan, own: Tensor, other: Tensor | None = None) -> 
     """The two waveforms by the first one's weight (B, 1), divided by the length of both; rounded once."""
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     mixed = blend(x.to(wide), replace(plan, mask=own), other=None if other is None else other.to(wide))
-    weight = own.double()
+    weight = own.to(widest_on(own.device))
     length = (weight.square() + (1 - weight).square()).sqrt().to(mixed.dtype)
     mixed = mixed / as_rows(length.squeeze(1), mixed.dim())
     return mixed.to(x.dtype)
