@@ -33,8 +33,11 @@ def found() -> dict[str, Any]:
     return answer
 
 
-def test_tensors_of_two_devices_are_refused(found: dict[str, Any]) -> None:
-    assert "FakeTensorDeviceMismatchError" in found["mistake"]
+def test_the_watch_notices_what_it_is_for(found: dict[str, Any]) -> None:
+    noticed = found["noticed"]
+    assert noticed["two devices"].startswith("FakeTensorDeviceMismatchError: ")
+    assert noticed["read_back"] == "cpu, read_back"
+    assert noticed["float64"] == f"{found['device']}, float64"
 
 
 # Where the draws are made on the CPU, these read the batch back: their draws depend on its values.
