@@ -1,4 +1,4 @@
-"""Torch's nine losses with the options and shapes that the tests go through."""
+"""Torch's losses with the options and shapes that the tests go through."""
 
 from __future__ import annotations
 
@@ -121,6 +121,17 @@ def pointwise_cases() -> list[Case]:
         Case("kl_div", F.kl_div, nn.KLDivLoss, {}, form="dist"),
         Case("kl_div", F.kl_div, nn.KLDivLoss, {"log_target": True}, form="log_dist"),
     ]
+    several = F.multilabel_soft_margin_loss
+    weight = {"weight": class_weights(5)}
+    cases += [
+        Case("poisson", F.poisson_nll_loss, nn.PoissonNLLLoss, {"full": True}, form="values"),
+        Case("poisson", F.poisson_nll_loss, nn.PoissonNLLLoss, {"log_input": False}, form="probs"),
+        Case("soft_margin", F.soft_margin_loss, nn.SoftMarginLoss, {}, form="values"),
+        Case("soft_margin", F.soft_margin_loss, nn.SoftMarginLoss, {}, (6,), "values"),
+        Case("several", several, nn.MultiLabelSoftMarginLoss, {}, form="multi_label"),
+        Case("several", several, nn.MultiLabelSoftMarginLoss, weight, form="multi_label"),
+        *gaussian_cases(),
+    ]
     for name, function in (("mse", F.mse_loss), ("huber", F.huber_loss)):
         if "weight" in inspect.signature(function).parameters:  # newer torch only, and not in the modules
             weight = random(6, 5, seed=98) + 0.25
@@ -128,6 +139,19 @@ def pointwise_cases() -> list[Case]:
                 Case(name, function, nn.Identity, {"weight": weight}, form="values", functional_only=True)
             )
     return cases
+
+
+def gaussian_cases() -> list[Case]:
+    """With one variance for all places: those of places have a test of their own."""
+
+    def function(output: Any, target: Any, **options: Any) -> Tensor:
+        return F.gaussian_nll_loss(output, target, var=0.7, **options)
+
+    class Module(nn.GaussianNLLLoss):
+        def forward(self, output: Any, target: Any) -> Tensor:  # type: ignore[override]
+            return super().forward(output, target, 0.7)
+
+    return [Case("gaussian", function, Module, {"full": full}, form="values") for full in (False, True)]
 
 
 def case_id(case: Case) -> str:

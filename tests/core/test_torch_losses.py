@@ -116,6 +116,24 @@ def test_pointwise_losses_and_their_gradients_are_the_oracles(
         torch.testing.assert_close(grad.double(), expected_grad, **TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_a_gaussian_likelihood_takes_a_variance_for_each_place(reduction: str) -> None:
+    output, (a, b), lam = random(6, 5), (random(6, 5, seed=seed) for seed in (1, 2)), weights_of(6)
+    var = (random(6, 5, seed=3) + 0.1).requires_grad_()
+    rows = lam.double().unsqueeze(1)
+    expected = sum(
+        weight * (var.log() + (output - part) ** 2 / var) / 2 for weight, part in ((rows, a), (1 - rows, b))
+    )
+    expected = {"none": expected, "mean": expected.mean(), "sum": expected.sum()}[reduction]
+    target = MixedTarget(a, b, lam)
+    for loss_fn in (nn.GaussianNLLLoss(reduction=reduction), F.gaussian_nll_loss):
+        options = {} if isinstance(loss_fn, nn.Module) else {"reduction": reduction}
+        loss = loss_fn(output, target, var, **options)
+        torch.testing.assert_close(loss, expected)
+        grads = [torch.autograd.grad(of.sum(), var, retain_graph=True)[0] for of in (loss, expected)]
+        torch.testing.assert_close(*grads)
+
+
 WITH_MODULE = [case for case in pointwise_cases() if not case.functional_only]
 
 

@@ -18,8 +18,9 @@ class MixedTarget:
 
     It goes where the plain target went: torch's losses take it as it stands, function and module alike, and
     compute ``lam*loss(output, a) + (1-lam)*loss(output, b)``: cross entropy, NLL, BCE with and without
-    logits, MSE, L1, smooth L1, Huber, KL divergence. Any other loss goes through ``mixed_loss``, one that
-    calls torch's inside too: a focal loss made of ``F.cross_entropy`` would be focal of the mix of two.
+    logits, MSE, L1, smooth L1, Huber, KL divergence, Poisson and Gaussian NLL, soft margin, of one label or
+    several. Any other loss goes through ``mixed_loss``, one that calls torch's inside too: a focal loss made
+    of ``F.cross_entropy`` would be focal of the mix of two.
 
     To a type checker torch's functions take tensors alone; ``mixed_loss(F.cross_entropy, logits, target)`` is
     the same loss, and so is the module.

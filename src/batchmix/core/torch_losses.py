@@ -9,6 +9,7 @@ leaves it such a batch altogether. (Triton's, used where it is named, adds up in
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -102,15 +103,27 @@ def pointwise(loss_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
             raise _no_reduction(reduction)
         if weight is not None:
             options["weight"] = weight
-        rows = as_rows(lam, input.dim())
         own, partners = (loss_fn(input, part, reduction="none", **options) for part in (a, b))
+        rows = as_rows(lam, own.dim())  # some are a mean over the classes already
         loss = (weigh(rows, own) + weigh(1 - rows, partners)).to(own.dtype)
         if reduction == "mean" and weight is not None and loss_fn in (F.mse_loss, F.l1_loss):
             return loss.sum() / weight.sum()  # these two divide by their weights, the others by the count
         return reduce_rows(loss, reduction)
 
-    mixed.__name__ = f"mixed_{loss_fn.__name__}"
     return mixed
+
+
+def gaussian_nll_loss(
+    input: Tensor,  # noqa: A002
+    target: Parts,
+    var: Tensor | float,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Tensor:
+    """Place by place, and of a variance beside the output."""
+    loss_fn = functools.partial(F.gaussian_nll_loss, var=var, full=full, eps=eps)
+    return pointwise(loss_fn)(input, target, reduction=reduction)
 
 
 def weigh(share: Tensor, term: Tensor) -> Tensor:
@@ -278,8 +291,12 @@ MIXED_LOSSES: dict[Callable[..., Any], Callable[..., Tensor]] = {
             F.smooth_l1_loss,
             F.huber_loss,
             F.kl_div,
+            F.poisson_nll_loss,
+            F.soft_margin_loss,
+            F.multilabel_soft_margin_loss,
         )
     },
+    F.gaussian_nll_loss: gaussian_nll_loss,
 }
 """Torch's loss functions, each with its form for a MixedTarget."""
 
@@ -293,5 +310,8 @@ TORCH_MODULES: dict[type[nn.Module], tuple[Callable[..., Any], tuple[str, ...]]]
     nn.SmoothL1Loss: (F.smooth_l1_loss, ("reduction", "beta")),
     nn.HuberLoss: (F.huber_loss, ("reduction", "delta")),
     nn.KLDivLoss: (F.kl_div, ("reduction", "log_target")),
+    nn.PoissonNLLLoss: (F.poisson_nll_loss, ("log_input", "full", "eps", "reduction")),
+    nn.SoftMarginLoss: (F.soft_margin_loss, ("reduction",)),
+    nn.MultiLabelSoftMarginLoss: (F.multilabel_soft_margin_loss, ("weight", "reduction")),
 }
 """Torch's loss modules: the function each one calls, and its attributes that it passes on."""
