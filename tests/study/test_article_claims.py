@@ -198,6 +198,18 @@ def test_more_seeds_of_mixup_and_none_decide_and_those_before_them_are_told(fold
     assert alone.notes == []
 
 
+@pytest.mark.parametrize("scaled", [0.5, 0.7])
+def test_a_loss_that_is_lower_once_confidence_is_put_right_is_told(folder, scaled):
+    for seed in range(6):
+        for arm, loss in (("none", 0.6), (MIXUP, scaled)):
+            edit(folder / PAIRS / "runs" / f"4-{arm}-{seed}.json", loss_scaled=loss + 0.001 * seed**2)
+    edit(folder / PAIRS / "runs" / f"4-{MIXUP}-0.json", loss_scaled=scaled + 0.001)
+    notes = all_claims(read_evidence(folder))[0].notes
+    told = [note for note in notes if "temperature" in note]
+    assert len(told) == (scaled < 0.6)
+    assert all("mixup has the lower loss, −0.100 [−0.100, −0.099]." in note for note in told)
+
+
 def test_one_hot_is_judged_by_what_was_measured(folder):
     path = folder / "measured" / "one-hot.json"
     found = json.loads(path.read_text())["found"]

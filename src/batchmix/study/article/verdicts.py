@@ -66,6 +66,7 @@ class Quantity:
 ACCURACY = Quantity("accuracy", 0.005, " points", 100)
 CONFIDENCE = Quantity("confidence", 0.005, " points", 100)
 LOSS = Quantity("loss", 0.01, "", 1, 3)
+SCALED_LOSS = Quantity("loss_scaled", 0.01, "", 1, 3)
 
 
 @dataclass(frozen=True)
