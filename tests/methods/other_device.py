@@ -60,7 +60,9 @@ class Watch(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if func is torch.ops.aten._to_copy.default:
-            self.read_back |= args[0].device == DEVICE != result.device
+            comes_from_it = args[0].device == DEVICE
+            self.read_back |= comes_from_it and result.device != DEVICE
+            self.float64 |= comes_from_it and result.dtype == torch.float64  # a device converts, then sends
         self.float64 |= any(t.device == DEVICE and t.dtype == torch.float64 for t in tensors(result))
         return result
 
@@ -241,6 +243,7 @@ def main() -> None:
             "two devices": became(lambda: images() * torch.ones(8, 1, 1, 1)),
             "read_back": became(lambda: images().cpu()),
             "float64": became(lambda: images().double()),
+            "float64 on the way": became(lambda: images().to("cpu", torch.float64)),
         }
         # As on Apple's GPUs: draws are made on the CPU, and there is no float64. The recipe is not for those.
         apart = {name: became(case) for name, case in ALL.items() if not name.startswith("recipe")}

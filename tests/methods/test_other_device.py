@@ -38,6 +38,7 @@ def test_the_watch_notices_what_it_is_for(found: dict[str, Any]) -> None:
     assert noticed["two devices"].startswith("FakeTensorDeviceMismatchError: ")
     assert noticed["read_back"] == "cpu, read_back"
     assert noticed["float64"] == f"{found['device']}, float64"
+    assert noticed["float64 on the way"] == "cpu, read_back, float64"
 
 
 # Where the draws are made on the CPU, these read the batch back: their draws depend on its values.

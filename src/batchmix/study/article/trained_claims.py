@@ -41,10 +41,7 @@ def better_accuracy(evidence: Evidence) -> Claim:
         judged=judged,
         verdict=overall([one.verdict for one in judged]),
         tables=[scores_table(study, (NONE, MIXUP))],
-        notes=[
-            *told_by_temperature(study),
-            *([] if evidence.pairs is None else [earlier_seeds(_better_accuracy(evidence.claims))]),
-        ],
+        notes=[*told_by_temperature(study), *([] if evidence.pairs is None else [_earlier(evidence.claims)])],
         pictures=("arms",),
     )
 
@@ -57,10 +54,15 @@ def _better_accuracy(study: Study) -> list[Comparison]:
     ]
 
 
+def _earlier(study: Study) -> str:
+    return f"{earlier_seeds(_better_accuracy(study))} The picture shows those."
+
+
 def told_by_temperature(study: Study) -> list[str]:
-    """A sentence where mixup's loss is the lower one once confidence is put right."""
+    """A sentence where a loss that is higher for want of confidence is lower once confidence is put right."""
+    (higher,) = judge([of_runs(study, MIXUP, NONE, "its loss is higher", LOSS, "more")])
     (scaled,) = judge([of_runs(study, MIXUP, NONE, "its scaled loss is lower", SCALED_LOSS, "less")])
-    if scaled.verdict != HELD:
+    if {higher.verdict, scaled.verdict} != {HELD} or _too_confident(study, MIXUP, study.budgets[0]) >= 0:
         return []
     return [
         "Seen afterwards, and not tested: with logits divided by the temperature that fits best, for each "
@@ -145,15 +147,15 @@ def budget_from_which(evidence: Evidence) -> Claim:
                 pays_from({e: verdicts[n, e] for n, e in budgets if n == images}, images)
                 for images, _ in longest
             ),
-            *told_by_confidence({b: _too_confident(studies[b], b) for b in budgets}, verdicts),
+            *told_by_confidence({b: _too_confident(studies[b], NONE, b) for b in budgets}, verdicts),
         ],
         pictures=("budgets",),
     )
 
 
-def _too_confident(study: Study, budget: Budget) -> float:
-    """By how much the nets without mixup are more confident than right, in points."""
-    records = study.done(NONE, budget).values()
+def _too_confident(study: Study, arm: str, budget: Budget) -> float:
+    """By how much the nets of an arm are more confident than right, in points."""
+    records = study.done(arm, budget).values()
     return 100 * fmean(r["confidence"] - r["accuracy"] for r in records) if records else math.nan
 
 
