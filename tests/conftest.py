@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from waiting import nothing_waits
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
@@ -48,10 +50,8 @@ def unmoved_global_rng() -> Iterator[None]:
 @pytest.fixture
 def no_sync() -> Iterator[None]:
     """Fail the test that uses this if the host waits for a GPU."""
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
+    with nothing_waits():
+        yield
 
 
 HOLD = """

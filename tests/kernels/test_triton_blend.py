@@ -18,6 +18,7 @@ from torch import Tensor
 import reference
 from batchmix import MixError
 from batchmix.kernels import gpu, launching, pixels
+from waiting import nothing_waits
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -314,12 +315,8 @@ def test_a_graph_replays_with_new_values_and_nothing_waits(in_place: bool) -> No
     out = x if in_place else out
     gpu.mix(x, partner, lam, out=out)  # compiles and measures
     x.copy_(source)
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with nothing_waits():
         gpu.mix(x, partner, lam, out=out)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         assert gpu.can_mix(x, partner, lam, out=out)

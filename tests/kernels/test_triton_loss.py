@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import reference
 from batchmix.kernels import gpu_loss
+from waiting import nothing_waits
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -223,12 +224,8 @@ def test_a_graph_replays_with_new_values_and_nothing_waits() -> None:
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         step()
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with nothing_waits():
         step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         loss, gradient = step()
