@@ -15,4 +15,4 @@ sys.path.insert(0, str(Path(__file__).parent / "tests" / "shim"))
 import torchvision_ops  # noqa: F401  (torchvision beside a CPU build of torch; its docstring says how)
 
 # Triton is for Linux alone; its kernels are imported where they are called.
-collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["src/batchmix/kernels/triton_*.py"]
+collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["src/batchmix/*/triton_*.py"]

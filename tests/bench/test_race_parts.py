@@ -21,6 +21,7 @@ from batchmix.errors import DataError, MixError
 from batchmix.recipe.config import PRESETS, preset
 
 ROOT = Path(__file__).resolve().parents[2]
+RECORDS = ROOT / "benchmarks" / "records" / "race.jsonl"
 MACHINE = {"device": "Test GPU", "cpu": "Test 9000", "cores": 8, "torch": "2.13.0"}
 OPTIONS = {"small": False, "held_out": False}
 # In the form of airbench's output: its columns, an epoch, and the row that ends a run.
@@ -48,9 +49,11 @@ def test_contenders_by_name(name):
 
 
 def test_ours_are_the_presets_and_what_they_are_measured_against():
+    records = read_records(RECORDS)
     for name in ("gpu94", "gpu95", "gpu96", "fastai2018"):
         assert OURS[name] == preset(name)
-        assert "not measured yet" in PRESETS[name].text
+        measured = any(record["config"] == preset(name).as_dict() for record in records)
+        assert ("not measured yet" in PRESETS[name].text) == (not measured)
     assert (OURS["fastai2018"].mix, OURS["fastai2018-plain"].mix) == ("mixup", "none")
     assert (OURS["gpu94"].optimizer, OURS["gpu94-sgd"].optimizer) == ("muon", "sgd")
 
@@ -201,9 +204,24 @@ def test_a_goal_is_reached_in_time_with_the_interval_above_it_over_enough_runs(s
 def test_the_table_says_what_was_measured_and_what_was_published():
     text = section([made("gpu94", 1.5, 0.9403), made("airbench94_muon", 2.5, 0.9401)])
     ours, theirs = (line for line in text.splitlines() if line.startswith(("| gpu94", "| airbench")))
-    assert "| 50 | 1.500 s | 1.500 s | 94.03 ± 0.00 % | 94 % | 93.03 % | 300 | 200 | 25% |" in ours
+    times = "1.500 s | 1.500 s | 1.500 s, 1.500 s"
+    assert f"| 50 | {times} | 94.03 ± 0.00 % | 94 % | 93.03 % | 300 | 200 | 25% |" in ours
     assert "290 (published) | 116 |" in theirs
     assert "Race on Test GPU" in text
+
+
+def test_a_goal_says_what_was_too_few_and_how_fast_the_other_can_be():
+    ours, theirs = made("gpu94", 1.7, 0.9403, n=49), made("airbench94_muon", 2.5, 0.9401)
+    theirs["runs"][3]["seconds"] = 2.0
+    text = section([ours, theirs])
+    assert "0.680 of its time over 49 runs, which are fewer than 50, and" in text
+    assert "Of its fastest run, 2.000 s, the median of gpu94 is 0.85." in text
+    assert "| 2.500 s | 2.490 s | 2.000 s, 2.500 s |" in text
+    assert "fewer" not in section([made("gpu94", 1.7, 0.9403), theirs])
+
+
+def test_many_flop_are_written_in_full():
+    assert "| 10,067 | 6,711 |" in section([{**made("gpu94", 1.5, 0.94), "flop": 10_067e12}])
 
 
 def test_who_is_missing_is_named_with_the_reason_and_has_no_row():
@@ -230,7 +248,19 @@ def test_a_page_needs_its_marks():
 
 def test_the_page_in_the_docs_is_that_of_the_records():
     text = (ROOT / "docs" / "records.md").read_text()
-    assert insert(text, page(read_records(ROOT / "benchmarks" / "records" / "race.jsonl"))) == text
+    assert insert(text, page(read_records(RECORDS))) == text
+
+
+def test_a_report_races_nobody(race_script, tmp_path, capsys):
+    kept, page_file = tmp_path / "race.jsonl", tmp_path / "page.md"
+    append_records(kept, [made("gpu94", 1.5, 0.9403)])
+    page_file.write_text("<!-- records:begin -->\n<!-- records:end -->\n")
+    assert race_script.main(["--report", "--record", str(kept), "--page", str(page_file)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("### Race on Test GPU")
+    assert err == ""
+    assert out.strip() in page_file.read_text()
+    assert len(read_records(kept)) == 1
 
 
 # The whole, in processes

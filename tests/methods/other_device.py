@@ -28,6 +28,7 @@ from batchmix.core.objects import _see_boxes
 from batchmix.recipe.config import preset
 from batchmix.recipe.evaluation import predict
 from batchmix.recipe.images import normalize
+from batchmix.recipe.learner import Learner
 from batchmix.recipe.nets import new_net
 from batchmix.recipe.training import Training
 
@@ -181,7 +182,7 @@ def recipe(name: str) -> Case:
             net = new_net(config)
         x = torch.empty(40, 32, 32, 3, dtype=torch.uint8, device=DEVICE)
         y = torch.empty(40, dtype=torch.int64, device=DEVICE)
-        training = Training(config, x, y, DEVICE, net=net)
+        training = Training(config, x, y, DEVICE, learner=Learner(net, config, DEVICE))
         training.run_through()
         return list(net.parameters()), predict(net, normalize(x))
 

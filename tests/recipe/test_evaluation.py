@@ -220,3 +220,22 @@ def test_predictions_are_those_of_the_plain_images():
     assert net.training
     labels = torch.arange(10)
     assert evaluate(net, images, labels).loss == pytest.approx(score(logits, labels)["loss"])
+
+
+def test_only_the_images_it_is_least_sure_of_are_seen_in_six_views():
+    generator = torch.Generator().manual_seed(0)
+    images, labels = (
+        torch.randn(40, 3, 8, 8, generator=generator),
+        torch.randint(10, (40,), generator=generator),
+    )
+    net, seen = Linear(), []
+    net.register_forward_pre_hook(lambda net, x: seen.append(len(x[0])))
+    every, none, some = (evaluate(net, images, labels, unsure=share) for share in (1, 0, 0.25))
+    assert sum(seen[-6:]) == 40 + 5 * 10
+    assert none.accuracy_tta == none.accuracy == every.accuracy == some.accuracy
+    logits = predict(net, images)
+    least = logits.softmax(1).amax(1).argsort()[:10]
+    assert {some.accuracy_tta, every.accuracy_tta} != {every.accuracy}
+    hits = (logits.argmax(1) == labels).double()
+    hits[least] = evaluate(net, images[least], labels[least]).accuracy_tta  # their mean, in each place
+    assert some.accuracy_tta == pytest.approx(hits.mean().item())

@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import batchmix as bm
 from batchmix.recipe import nets
 from batchmix.recipe.images import without_waiting
-from batchmix.recipe.nets import compile_mode, net_on, new_net, renew
+from batchmix.recipe.muon import update_together
+from batchmix.recipe.nets import compile_mode, in_graphs, net_on, new_net
 from batchmix.recipe.network import Net
 from batchmix.recipe.optimizers import make_optimizers
 from batchmix.recipe.residual import ResidualNet
@@ -90,13 +91,14 @@ def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path, kind):
     assert identical(weights(second), weights(unbroken))
 
 
-def test_a_net_made_anew_in_place_trains_as_a_fresh_one():
-    config = tiny(seed=3)
+@pytest.mark.parametrize("kind", [*KINDS, "muon"])
+def test_a_learner_made_anew_in_place_trains_as_a_fresh_one(kind):
+    config = tiny(seed=3, **KINDS.get(kind, {}))
     fresh = Training(config, *made_up(200), CPU)
-    used = start()
+    used = start(**KINDS.get(kind, {}))
     finish(used)
-    renew(used.net, config)
-    again = Training(config, *made_up(200), CPU, net=used.net)
+    used.learner.renew(config)
+    again = Training(config, *made_up(200), CPU, learner=used.learner)
     for training in (fresh, again):
         training.run_through()
     assert again.net is used.net
@@ -180,11 +182,36 @@ def test_every_weight_that_learns_has_one_optimizer(kind):
 def test_a_net_is_compiled_in_place_where_it_is_asked_for(monkeypatch):
     modes = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: modes.append(options))
-    for mode in ("off", "auto", "reduce-overhead"):
+    for mode in ("off", "auto", "graph", "reduce-overhead"):
         net_on(CPU, tiny(compile=mode))
     assert modes == [{"mode": "reduce-overhead", "dynamic": False}]
-    assert compile_mode(tiny(compile="auto"), torch.device("cuda")) == "max-autotune"
-    assert compile_mode(tiny(), torch.device("cuda")) is None
+
+
+@pytest.mark.parametrize("mode", ["auto", "graph"])
+def test_on_a_gpu_whole_steps_are_captured_where_no_optimizer_counts_on_the_host(mode):
+    gpu = torch.device("cuda")
+    for optimizer in ("muon", "sgd"):
+        config = tiny(compile=mode, optimizer=optimizer)
+        assert in_graphs(config, gpu)
+        assert not in_graphs(config, CPU)
+        assert compile_mode(config, gpu) == "default"
+    wide = tiny(compile=mode, **WIDE)
+    assert not in_graphs(wide, gpu)
+    assert compile_mode(wide, gpu) == "reduce-overhead"
+    assert compile_mode(tiny(), gpu) is None
+    assert not in_graphs(tiny(), gpu)
+
+
+def test_rates_are_written_to_where_a_program_reads_them():
+    training = start(compile="default")
+    rates = [group["lr"] for optimizer in training.optimizers for group in optimizer.param_groups]
+    before = [rate.item() for rate in rates]
+    training.step = 6  # half of the way
+    training._set_rates()
+    training.load_state_dict(start().state_dict())  # of a run whose rates were numbers
+    assert [rate.item() for rate in rates] == pytest.approx([0.0] + [rate / 2 for rate in before[1:]])
+    loaded = [group["lr"] for optimizer in training.optimizers for group in optimizer.param_groups]
+    assert all(isinstance(rate, torch.Tensor) for rate in loaded)
 
 
 def test_a_compiled_run_has_the_losses_of_a_plain_one(monkeypatch):
@@ -196,19 +223,13 @@ def test_a_compiled_run_has_the_losses_of_a_plain_one(monkeypatch):
         lambda self, mode, dynamic: plain(self, backend="aot_eager", dynamic=dynamic),
     )
     monkeypatch.setattr(
-        "batchmix.recipe.optimizers.compiled_orthogonalize",
-        lambda: torch.compile(nets_orthogonalize(), backend="aot_eager", dynamic=False),
+        "batchmix.recipe.optimizers.compiled_update",
+        lambda: torch.compile(update_together, backend="aot_eager", dynamic=False),
     )
     options = {"mix": "none", "epochs": 2, "precision": "float32"}
     compiled, eager = start(compile="default", **options), start(**options)
     losses = [report.loss for report in finish(eager)]
     assert [report.loss for report in finish(compiled)] == pytest.approx(losses, abs=1e-4)
-
-
-def nets_orthogonalize():
-    from batchmix.recipe.muon import orthogonalize
-
-    return orthogonalize
 
 
 def test_precision_by_name():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_runs import start
 
-from batchmix.recipe.muon import Muon, orthogonalize
+from batchmix.recipe.muon import Muon, orthogonalize, orthogonalize_together, update_together
 
 
 def random(*shape, seed=0):
@@ -90,3 +90,24 @@ def test_filters_without_a_gradient_stay():
     filters = torch.nn.Parameter(random(4, 3, 3, 3))
     Muon([filters], lr=0.1).step()
     assert torch.equal(filters, random(4, 3, 3, 3))
+
+
+def test_matrices_of_many_shapes_are_one_batch():
+    matrices = [random(*shape) for shape in (*SHAPES, (3, 200))]
+    for made, matrix in zip(orthogonalize_together(matrices), matrices, strict=True):
+        torch.testing.assert_close(made, orthogonalize(matrix), atol=1e-5, rtol=1e-4)
+
+
+def test_filters_updated_together_are_those_updated_one_by_one():
+    shapes = [(4, 3, 3, 3), (32, 1, 3, 3), (8, 8, 3, 3)]
+    nets = [[torch.nn.Parameter(random(*shape)) for shape in shapes] for _ in range(2)]
+    optimizers = [Muon(nets[0], lr=0.1), Muon(nets[1], lr=torch.tensor(0.1), update=update_together)]
+    for step in range(3):
+        for filters in zip(*nets, strict=True):
+            for copy in filters:
+                copy.grad = random(*copy.shape, seed=step + 1) if step or len(copy) > 4 else None
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(*nets, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert not torch.equal(nets[0][0], random(*shapes[0]))

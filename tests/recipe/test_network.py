@@ -57,3 +57,24 @@ def test_filters_start_by_passing_their_inputs_on(inputs, outputs):
     torch.testing.assert_close(block.conv1(x)[:, :both], x[:, :both])
     y = torch.randn(2, outputs, 6, 6, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(block.conv2(y), y)
+
+
+def test_a_compiled_net_does_not_ask_which_values_equal_the_largest():
+    """Their gradient would: they are computed anew in higher precision there, and none is equal: 0 / 0."""
+    traced = []
+    net, x = Net((8, 8, 8)), torch.rand(2, 3, 32, 32)
+    compiled = torch.compile(net, backend=lambda program, inputs: traced.append(program.code) or program)
+    torch.testing.assert_close(compiled(x), net(x))
+    assert len(traced) == 1
+    assert traced[0].count("max_pool2d(") == 4
+    assert "amax" not in traced[0]
+
+
+def test_the_gradient_stops_at_the_blocks_once_the_bias_of_the_whitening_does_not_learn():
+    net, x = Net((8, 8, 8)), torch.rand(2, 3, 32, 32)
+    for learns in (True, False):
+        net.zero_grad()
+        net.bias_learns = learns
+        net(x).sum().backward()
+        assert (net.whitening.bias.grad is not None) == learns
+        assert net.blocks[0].conv1.weight.grad is not None

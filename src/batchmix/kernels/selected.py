@@ -39,10 +39,10 @@ class kernel:  # noqa: N801 - called like a function, as torch.no_grad is
     ``BATCHMIX_KERNEL`` counts, which child processes inherit too.
 
     The automatic choice takes what is fastest and can do the call; on a GPU that is torch, until Triton's
-    kernels have been run on one. A kernel that is named takes batches of
-    any size, and refuses what it cannot do: numba what torch has to see (autograd, torch.func, subclasses of
-    Tensor), partners that are resized first, and samples with gaps in memory. The results of numba are those
-    of torch, to the bit. Compiled code is torch's in any case.
+    kernels have been timed beside it. A kernel that is named takes batches of any size, and refuses what it
+    cannot do: numba what torch has to see (autograd, torch.func, subclasses of Tensor), partners that are
+    resized first, and samples with gaps in memory. The results of numba are those of torch, to the bit.
+    Compiled code is torch's in any case.
 
     Args:
         name: ``"auto"``, ``"torch"``, ``"numba"`` (with ``pip install 'batchmix[fast]'``) or ``"triton"``.

@@ -80,16 +80,23 @@ class TrainConfig:
     weight_decay: float = option(
         2e-6, "weight decay of biases and last layer, with sgd of filters too, per image; adamw's own"
     )
+    bias_epochs: float = option(1.0, "epochs in which the bias of the whitening layer learns, >= 0")
     shift: int = option(2, "largest shift of an image in pixels")
-    precision: Literal["auto", "float32", "bfloat16"] = option(
+    brightness: float = option(0.0, "largest change of an image's mean, in standard deviations, >= 0")
+    contrast: float = option(0.0, "largest share by which an image's contrast changes, 0 to 1")
+    tta: float = option(
+        1.0, "share of the test images, those it is least sure of, that the net sees in six views, 0 to 1"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto",
         "of what the net computes; auto is bfloat16 where the device multiplies it faster",
-        choices=("auto", "float32", "bfloat16"),
+        choices=("auto", "float32", "bfloat16", "float16"),
     )
-    compile: Literal["off", "auto", "default", "reduce-overhead", "max-autotune"] = option(
+    compile: Literal["off", "auto", "default", "reduce-overhead", "max-autotune", "graph"] = option(
         "off",
-        "torch.compile's mode for the net; auto is max-autotune on a GPU and off elsewhere",
-        choices=("off", "auto", "default", "reduce-overhead", "max-autotune"),
+        "torch.compile's mode for the net; graph is a CUDA graph of whole steps, auto that on a GPU and off "
+        "elsewhere",
+        choices=("off", "auto", "default", "reduce-overhead", "max-autotune", "graph"),
     )
     images: int = option(50_000, "how many training images to use, the first ones")
     seed: int = option(0, "of the initial weights, the order of the images and all other draws")
@@ -115,6 +122,8 @@ class TrainConfig:
                 bool(self.crops) and all(16 <= c <= self.largest_size or c == 0 for c in self.crops),
             ),
             ("label_smoothing", "a number in [0, 1)", 0 <= self.label_smoothing < 1),
+            ("contrast", "a share in [0, 1]", 0 <= self.contrast <= 1),
+            ("tta", "a share in [0, 1]", 0 <= self.tta <= 1),
             ("shift", "a number of pixels in [0, 8]", 0 <= self.shift <= 8),
             (
                 "images",
@@ -174,7 +183,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     for flag in dataclasses.fields(TrainConfig)
     if flag.metadata["choices"] and flag.name != "per"  # which the mixing checks
 }
-RATES = ("filter_lr", "bias_lr", "head_lr", "weight_decay")
+RATES = ("filter_lr", "bias_lr", "head_lr", "weight_decay", "bias_epochs", "brightness")
 
 
 @dataclass(frozen=True)
@@ -239,9 +248,16 @@ PRESETS: dict[str, Preset] = {
     ),
     "gpu94": Preset(
         TrainConfig(
-            mix="none", epochs=8, batch_size=2000, widths=(64, 256, 256), label_smoothing=0.2, compile="auto"
+            mix="none",
+            epochs=8.8,
+            batch_size=2000,
+            widths=(64, 256, 256),
+            activation="silu",
+            label_smoothing=0.2,
+            tta=0.25,
+            compile="auto",
         ),
-        "94% on one GPU, compiled, close to the settings of airbench94_muon; not measured yet",
+        "94% on one GPU as fast as it goes; docs/records.md has its times",
     ),
     "gpu95": Preset(
         TrainConfig(
@@ -284,16 +300,20 @@ PRESETS: dict[str, Preset] = {
             shift=4,
             compile="auto",
         ),
-        "the article's own recipe for one GPU: WRN-22-6, one cycle of AdamW; not measured yet",
+        "the article's own recipe for one GPU: WRN-22-6, one cycle of AdamW; docs/records.md has its time",
     ),
 }
+
+
+# What holds where a record does not say: it is older than the field.
+USUAL = TrainConfig().as_dict()
 
 
 def preset_of(values: Mapping[str, Any]) -> str | None:
     """The preset that has these settings, whatever the seed and whether it mixes; None if none has."""
     for name, found in PRESETS.items():
         settings = found.config.as_dict()
-        if all(values.get(field) == settings[field] for field in settings.keys() - {"mix", "seed"}):
+        if all({**USUAL, **values}[field] == settings[field] for field in settings.keys() - {"mix", "seed"}):
             return name
     return None
 

@@ -42,20 +42,26 @@ def evaluate(
     *,
     batch_size: int = 500,
     autocast: Autocast = contextlib.nullcontext,
+    unsure: float = 1.0,
 ) -> Scores:
     """Score ``net`` on normalised images (N, 3, H, W) and class ids (N,).
 
     ``accuracy_tta`` averages the logits over the image, its mirror image and both shifted by one pixel to
-    two opposite corners; everything else is of the plain image.
+    two opposite corners, for the ``unsure`` share of images whose largest probability is smallest; everything
+    else is of the plain image.
 
     Source: Jordan 2024, arXiv:2404.00498, section 3.5, for the views.
     """
     was_training = net.training
     net.eval()
     with torch.no_grad():  # not inference mode: there a compiled net is compiled anew for views of the images
-        parts = [_two_logits(net, part, autocast) for part in torch.split(images, batch_size)]
+        plain = torch.cat([_logits(net, part, autocast) for part in torch.split(images, batch_size)])
+        augmented = plain.clone()
+        chosen = _least_sure(plain, round(unsure * len(plain)))
+        for part in torch.split(chosen, batch_size):
+            views = images[part].contiguous(memory_format=torch.channels_last)
+            augmented[part] = _six_views(net, views, plain[part], autocast)
     net.train(was_training)
-    plain, augmented = (torch.cat(logits) for logits in zip(*parts, strict=True))
     return Scores(**score(plain, labels), accuracy_tta=_share(augmented.argmax(1) == labels))
 
 
@@ -82,32 +88,35 @@ def predict(
     """Float32 logits (N, K) of normalised images (N, 3, H, W) as they are; the net is left in its mode."""
     was_training = net.training
     net.eval()
-    with torch.no_grad(), autocast():
-        logits = torch.cat([_logits(net, part) for part in torch.split(images, batch_size)])
+    with torch.no_grad():
+        logits = torch.cat([_logits(net, part, autocast) for part in torch.split(images, batch_size)])
     net.train(was_training)
     return logits
 
 
-def _logits(net: nn.Module, x: Tensor) -> Tensor:
+def _logits(net: nn.Module, x: Tensor, autocast: Autocast) -> Tensor:
     """Float32 logits, copied: a compiled net may write its next result where the last one lies."""
-    logits: Tensor = net(x)
+    with autocast():
+        logits: Tensor = net(x)
     return logits.to(torch.float32, copy=True)
 
 
-def _two_logits(net: nn.Module, images: Tensor, autocast: Autocast) -> tuple[Tensor, Tensor]:
-    """Float32 logits of the images as they are, and averaged over six views."""
+def _least_sure(logits: Tensor, count: int) -> Tensor:
+    """Indices of the ``count`` images whose largest probability is smallest, in their order."""
+    if count == len(logits):
+        return torch.arange(count, device=logits.device)
+    return logits.softmax(1).amax(1).topk(count, largest=False).indices.sort().values
 
-    def both_ways(x: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast():
-            return _logits(net, x), _logits(net, x.flip(-1))
 
-    plain, mirrored = both_ways(images)
-    augmented = (plain + mirrored) / 4
+def _six_views(net: nn.Module, images: Tensor, plain: Tensor, autocast: Autocast) -> Tensor:
+    """Float32 logits averaged over six views; ``plain`` are those of the images as they are."""
+    augmented = (plain + _logits(net, images.flip(-1), autocast)) / 4
     padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
     for corner in (padded[:, :, :-2, :-2], padded[:, :, 2:, 2:]):
         shifted = corner.contiguous(memory_format=torch.channels_last)
-        augmented = augmented + sum(both_ways(shifted)) / 8
-    return plain, augmented
+        both = _logits(net, shifted, autocast) + _logits(net, shifted.flip(-1), autocast)
+        augmented = augmented + both / 8
+    return augmented
 
 
 def _share(hits: Tensor) -> float:

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from batchmix.recipe.config import TrainConfig
-from batchmix.recipe.nets import AnyNet, learn_bias, new_net
+from batchmix.recipe.nets import AnyNet, new_net
 from batchmix.recipe.optimizers import make_optimizers
 from batchmix.recipe.timed import clock
 from batchmix.recipe.training import bias_steps
 
-VIEWS = 6  # of an image, at the test
+VIEWS = 6  # of an image, at the test: as it is, and five more for the share of images that it is unsure of
 REPEATS = 10
 
 
@@ -24,7 +24,7 @@ def flop_of_run(config: TrainConfig, test_images: int = 10_000) -> float:
 
     Counted by ``torch.utils.flop_counter``: convolutions and matrix products, Muon's too.
     """
-    learning = bias_steps(config) - 1  # the bias is fixed from the last of them on
+    learning = bias_steps(config)
     total = 0.0
     seen = [config.size_at(step) for step in range(config.steps)]
     for size in dict.fromkeys(seen):
@@ -33,14 +33,14 @@ def flop_of_run(config: TrainConfig, test_images: int = 10_000) -> float:
         for count, bias_learns in ((early, True), (len(steps) - early, False)):
             if count:
                 total += count * step_flop(config, size, bias_learns=bias_learns)
-    return total + test_images * VIEWS * _forward_flop(config)
+    seen_at_test = test_images + (VIEWS - 1) * round(config.tta * test_images)
+    return total + seen_at_test * _forward_flop(config)
 
 
 def step_flop(config: TrainConfig, size: int, *, bias_learns: bool) -> float:
     """Those of one optimizer step on images of ``size`` pixels."""
     net = _without_memory(config)
-    if net.whitening is not None:
-        learn_bias(net.whitening, bias_learns)
+    net.bias_learns = bias_learns
     optimizers = make_optimizers(net, config)
     x = torch.empty(config.batch_size, 3, size, size, device="meta")
     labels = torch.empty(config.batch_size, dtype=torch.int64, device="meta")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,9 +25,12 @@ class ImageBatches:
         labels: (N,) int64, on the same device.
         batch_size: B.
         shift: Largest shift in pixels, with reflected borders.
-        seed: Of orders, flips and shifts.
+        seed: Of orders, flips, shifts and what else is drawn.
+        brightness: Largest number that is added to a normalised image.
+        contrast: Largest share by which a normalised image is multiplied up or down, before that.
         mean: Of the images per channel, in [0, 1]; that of CIFAR-10 if left out.
         std: Standard deviation, likewise.
+        compiled: Cut the windows with a compiled program, whose values are the same to rounding.
     """
 
     def __init__(
@@ -38,10 +41,15 @@ class ImageBatches:
         batch_size: int,
         shift: int,
         seed: int,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
+        compiled: bool = False,
     ) -> None:
         self.labels = labels
+        self.compiled = compiled
+        self.brightness, self.contrast = brightness, contrast
         self.mean, self.std = mean, std
         self.batch_size = batch_size
         self.shift = shift
@@ -74,13 +82,20 @@ class ImageBatches:
         flip = self.flipped_first[chosen] ^ bool(epoch % 2)
         # Four numbers an image travel to the device, and its pixels are counted there.
         drawn = torch.stack([chosen, top[:, 0], left[:, 0], flip.long()])
-        chosen, top, left, flip = without_waiting(drawn, self.padded.device)[:, :, None].unbind()
+        drawn = without_waiting(drawn, self.padded.device)
         of_rows, of_columns = self.rows[: crop or None], self.columns[: crop or None]
-        rows = top + of_rows
-        columns = left + torch.where(flip.bool(), of_columns.flip(0), of_columns)
-        chosen = chosen[:, 0]
-        images = self.padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return resize(normalize(images, self.mean, self.std), size), self.labels[chosen]
+        grey_levels = _in_grey_levels(tuple(self.mean), tuple(self.std), self.padded.device)
+        cut = _compiled_windows() if self.compiled else _windows
+        x = resize(cut(self.padded, drawn, of_rows, of_columns, *grey_levels), size)
+        if self.brightness or self.contrast:
+            x = self._relit(x, step, part)
+        return x, self.labels[drawn[0]]
+
+    def _relit(self, x: Tensor, step: int, part: slice) -> Tensor:
+        """Images of another contrast and brightness, drawn for each of them."""
+        drawn = torch.rand(2, self.batch_size, generator=self._generator("light", step))[:, part] * 2 - 1
+        contrast, brightness = without_waiting(drawn, x.device)[:, :, None, None, None].unbind()
+        return x * (1 + self.contrast * contrast) + self.brightness * brightness
 
     def _corners(self, crop: int) -> tuple[int, int]:
         """At which rows and columns of the padded images a window begins: the first, and how many."""
@@ -100,7 +115,27 @@ class ImageBatches:
     def _generator(self, purpose: str, number: int) -> torch.Generator:
         """A generator for one purpose at one epoch or step."""
         places = {"flip": 0, "order": 1, "shift": 2}
-        return torch.Generator().manual_seed((self.seed * 3 + places[purpose]) * 10_000_019 + number)
+        # Seeds are below 2**32: what came later to these three is counted from where they cannot reach.
+        place = self.seed * 3 + places[purpose] if purpose in places else 2**34 + self.seed
+        return torch.Generator().manual_seed(place * 10_000_019 + number)
+
+
+def _windows(
+    padded: Tensor, drawn: Tensor, of_rows: Tensor, of_columns: Tensor, centre: Tensor, spread: Tensor
+) -> Tensor:
+    """Normalised windows of images; ``drawn`` is (4, B): which image, its top, its left, whether mirrored."""
+    chosen, top, left, flip = drawn[:, :, None].unbind()
+    rows = top + of_rows
+    columns = left + torch.where(flip.bool(), of_columns.flip(0), of_columns)
+    images = padded[chosen[:, :, None], rows[:, :, None], columns[:, None, :]]
+    return ((images.float() - centre) / spread).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _compiled_windows() -> Callable[..., Tensor]:
+    """The same as one program for each size of windows: it reads and writes every pixel once."""
+    compiled: Callable[..., Tensor] = torch.compile(_windows, dynamic=False)
+    return compiled
 
 
 def normalize(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.network import Net
@@ -11,6 +10,8 @@ from batchmix.recipe.residual import ResidualNet
 from batchmix.recipe.wide import WideNet
 
 AnyNet = Net | WideNet
+
+IN_GRAPH = "default"  # torch.compile's mode for a net that is part of a captured step
 
 
 def new_net(config: TrainConfig, num_classes: int = 10) -> AnyNet:
@@ -38,20 +39,20 @@ def renew(net: AnyNet, config: TrainConfig) -> None:
     """Give a net the weights that ``net_on`` would give it; what is compiled stays so."""
     classes = net.head.out_features
     net.load_state_dict(new_net(config, classes).state_dict())
-    if net.whitening is not None:
-        learn_bias(net.whitening, True)
+    net.bias_learns = True
     for parameter in net.parameters():
         parameter.grad = None
 
 
 def compile_mode(config: TrainConfig, device: torch.device) -> str | None:
     """torch.compile's mode for a net; None for as it is."""
-    if config.compile == "auto":
-        return "max-autotune" if device.type == "cuda" else None
+    if in_graphs(config, device):
+        return IN_GRAPH  # the graph of the whole step takes the place of those of the net
+    if config.compile in ("auto", "graph"):
+        return "reduce-overhead" if device.type == "cuda" else None
     return None if config.compile == "off" else config.compile
 
 
-def learn_bias(layer: nn.Conv2d, learns: bool) -> None:
-    """Whether the bias of the whitening layer learns; once it does not, the gradient stops behind it."""
-    if layer.bias is not None:
-        layer.bias.requires_grad_(learns)
+def in_graphs(config: TrainConfig, device: torch.device) -> bool:
+    """Whether whole steps are captured: AdamW's counts its steps on the host, and is not."""
+    return device.type == "cuda" and config.compile in ("auto", "graph") and config.optimizer != "adamw"

@@ -27,6 +27,9 @@ class Net(nn.Module):
         num_classes: K.
         activation: ``"gelu"``, or ``"silu"``, alike in shape and cheaper on a CPU.
 
+    Attributes:
+        bias_learns: Whether the bias of the whitening layer does; else the gradient stops at the blocks.
+
     Shapes: images (B, 3, H, W), normalised, H and W at least 16; logits (B, K).
     """
 
@@ -36,6 +39,7 @@ class Net(nn.Module):
         super().__init__()
         self.whitening = nn.Conv2d(3, WHITENING_FILTERS, 2)
         self.whitening.weight.requires_grad_(False)
+        self.bias_learns = True
         inputs = (WHITENING_FILTERS, *widths[:-1])
         self.blocks = nn.Sequential(
             *(self.block(i, o, activation) for i, o in zip(inputs, widths, strict=True))
@@ -50,10 +54,25 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of images (B, 3, H, W)."""
-        x = F.relu(self.whitening(x))  # filters come in both signs: ReLU loses nothing, and is cheap here
+        bias = self.whitening.bias
+        assert bias is not None
+        # Said here, not by ``requires_grad``, which a compiled net may not notice to have changed.
+        x = F.conv2d(x, self.whitening.weight, bias if self.bias_learns else bias.detach())
+        x = F.relu(x)  # filters come in both signs: it loses nothing, and is cheap here
         x = self.blocks(x)
-        logits: Tensor = self.head(x.amax((2, 3)))
+        logits: Tensor = self.head(_largest(x))
         return logits / self.head.in_features  # weights of unit size, logits that start small
+
+
+def _largest(x: Tensor) -> Tensor:
+    """The largest value of each channel (B, C).
+
+    The gradient of ``amax`` goes to the values that equal it. Compiled code has rounded that one and computes
+    them anew without rounding, in bfloat16: none is equal, and 0 / 0 comes out. Pooling remembers its place.
+    """
+    if torch.compiler.is_compiling():
+        return F.max_pool2d(x, x.shape[2:]).flatten(1)
+    return x.amax((2, 3))
 
 
 class Block(nn.Module):

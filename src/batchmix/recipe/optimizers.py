@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.machine import in_bfloat16
-from batchmix.recipe.muon import Muon, Orthogonalize, orthogonalize
+from batchmix.recipe.muon import Muon, Update, orthogonalize, update_together
 from batchmix.recipe.nets import AnyNet, compile_mode
 
 BETA2 = 0.99  # of AdamW, fastai's choice; its momentum is 0.9 unless a schedule moves it
@@ -36,23 +37,47 @@ def make_optimizers(net: AnyNet, config: TrainConfig) -> list[torch.optim.Optimi
         # Decay is given per image; SGD applies it once a step, times the rate.
         decay = config.weight_decay * config.batch_size
         group["weight_decay"] = decay / group["lr"] if group["lr"] else 0.0
-    sgd = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
+    device = next(net.parameters()).device
+    # As one operation on a GPU, in which the rate may be a tensor that a graph reads.
+    sgd = torch.optim.SGD(groups, momentum=0.85, nesterov=True, fused=device.type == "cuda")
     if config.optimizer == "sgd":
         return _with_peaks([sgd])
-    device = next(net.parameters()).device
-    direction: Orthogonalize = orthogonalize
     if compile_mode(config, device) is not None:
-        direction = compiled_orthogonalize()
-    elif in_bfloat16(device, config.precision):
-        direction = functools.partial(orthogonalize, dtype=torch.bfloat16)
+        return _with_peaks([sgd, Muon(filters, lr=config.filter_lr, update=compiled_update())])
+    bfloat16 = in_bfloat16(device, config.precision)
+    direction = functools.partial(orthogonalize, dtype=torch.bfloat16) if bfloat16 else orthogonalize
     return _with_peaks([sgd, Muon(filters, lr=config.filter_lr, orthogonalize=direction)])
 
 
 @functools.cache
-def compiled_orthogonalize() -> Orthogonalize:
-    """Muon's Newton-Schulz as one program for each shape of filters, for all runs of this process."""
-    compiled: Orthogonalize = torch.compile(orthogonalize, dynamic=False)
+def compiled_update() -> Update:
+    """Muon's update of all filters as one program, for all runs of this process."""
+    compiled: Update = torch.compile(update_together, dynamic=False)
     return compiled
+
+
+def rates_on(device: torch.device, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Keep every learning rate as a number on a device, which can be written to while programs read it."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
+
+
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """The learning rate of a group, written to where it lies if it is a tensor."""
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
+def forget(optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Set all memory of past gradients to 0, in place: what a graph reads stays where it is."""
+    for optimizer in optimizers:
+        for state in optimizer.state.values():
+            for value in state.values():
+                if isinstance(value, torch.Tensor):
+                    value.zero_()
 
 
 def _learned(net: AnyNet) -> tuple[list[Any], list[Any], list[Any]]:

@@ -17,14 +17,18 @@ from torch.nn import functional as F
 
 from batchmix.kernels import fused, selected
 from batchmix.kernels.threads import share
+from batchmix.recipe import gpu_pool
 
 
 def max_pool(x: Tensor) -> Tensor:
     """``F.max_pool2d(x, 2)``: the largest value of each 2x2 square, (B, C, H, W) to (B, C, H // 2, W // 2).
 
-    bfloat16 on a CPU, channels last and bound for a backward, goes through loops of our own where there is
-    numba, unless the kernel named is torch's; the values and the gradients are those of torch.
+    Channels last and bound for a backward, bfloat16 on a CPU goes through loops of our own where there is
+    numba, and all on a GPU through a kernel of our own where there is Triton, unless the kernel named is
+    torch's; the values and the gradients are those of torch.
     """
+    if gpu_pool.can_pool(x) and (torch.compiler.is_compiling() or selected.current() != "torch"):
+        return gpu_pool.pool(x)
     if (
         x.device.type == "cpu"
         and x.dtype == torch.bfloat16

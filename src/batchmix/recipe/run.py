@@ -123,7 +123,7 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
         labels = torch.from_numpy(data.test_y).long().to(device)
         images = normalize(torch.from_numpy(data.test_x).to(device))
         progress.say("testing")
-        scores = evaluate(training.net, images, labels, autocast=training.autocast)
+        scores = evaluate(training.net, images, labels, autocast=training.autocast, unsure=config.tta)
         check_loss(scores.loss, training.step, config.steps)  # of what the last step made
         summary = {
             "preset": options.preset,

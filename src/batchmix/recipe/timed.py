@@ -14,11 +14,12 @@ from batchmix.data import Cifar10
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.evaluation import Scores, evaluate
 from batchmix.recipe.images import normalize
-from batchmix.recipe.nets import net_on, renew
+from batchmix.recipe.learner import Learner
+from batchmix.recipe.nets import net_on
 from batchmix.recipe.training import Training
 
 WARM_UP_EPOCHS = 2.0  # the whitening bias learns in the first and is fixed in the second: two programs
-TEST_BATCH = 2000
+TEST_BATCH = 2500
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class TimedRuns:
         self.train_y = torch.from_numpy(data.train_y[: config.images]).long().to(device)
         self.test_x = torch.from_numpy(data.test_x).to(device)
         self.test_y = torch.from_numpy(data.test_y).long().to(device)
-        self.net = net_on(device, config)
+        self.learner = Learner(net_on(device, config), config, device)
 
     def warm_up(self) -> float:
         """Train and test once, for two epochs at most, so that all is compiled; its seconds."""
@@ -66,16 +67,17 @@ class TimedRuns:
         return self._run(replace(self.config, seed=seed))
 
     def _run(self, config: TrainConfig) -> TimedRun:
-        renew(self.net, config)
+        self.learner.renew(config)
         with clock(self.device) as seconds:
-            training = Training(config, self.train_x, self.train_y, self.device, net=self.net)
+            training = Training(config, self.train_x, self.train_y, self.device, learner=self.learner)
             training.run_through()
             scores = evaluate(
-                self.net,
+                self.learner.net,
                 self._test_images(),
                 self.test_y,
                 batch_size=min(TEST_BATCH, len(self.test_y)),
                 autocast=training.autocast,
+                unsure=config.tta,
             )
         return TimedRun(config.seed, seconds[0], scores)
 

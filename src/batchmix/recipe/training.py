@@ -21,17 +21,17 @@ from batchmix.files import write_whole
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.evaluation import Autocast
 from batchmix.recipe.images import MEAN, STD, ImageBatches, normalize
+from batchmix.recipe.learner import Learner
 from batchmix.recipe.machine import in_bfloat16
-from batchmix.recipe.nets import AnyNet, learn_bias, net_on
+from batchmix.recipe.nets import compile_mode, net_on
 from batchmix.recipe.network import whiten
-from batchmix.recipe.optimizers import make_optimizers
+from batchmix.recipe.optimizers import set_rate
 from batchmix.recipe.schedules import momentum_at, rate_at
 from batchmix.scale.norm import GlobalNorm
 from batchmix.scale.world import ALONE, World
 
 WHITENING_IMAGES = 5000
 STATE = {"config", "net", "optimizers", "mixup", "step", "seconds"}  # what a checkpoint holds
-WHITENING_BIAS_EPOCHS = 1  # then nothing before the blocks learns, and the gradient stops at them
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Training:
         labels: (N,) class ids.
         device: Where to train.
         mixer: What mixes, in place of the mixing that the config describes.
-        net: The net to train, with fresh weights, on the device; a new one if left out.
+        learner: The net to train, with fresh weights, and its optimizers; new ones if left out.
         num_classes: K.
         mean: Of the images per channel, in [0, 1].
         std: Standard deviation, likewise.
@@ -95,7 +95,7 @@ class Training:
         device: torch.device,
         *,
         mixer: StepMixer | None = None,
-        net: AnyNet | None = None,
+        learner: Learner | None = None,
         num_classes: int = 10,
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
@@ -107,7 +107,8 @@ class Training:
         self.world, self.exact = world, exact
         self.device = device
         images, labels = images[: config.images].to(device), labels[: config.images].long().to(device)
-        self.net = net_on(device, config, num_classes) if net is None else net
+        self.learner = learner or Learner(net_on(device, config, num_classes), config, device)
+        self.net, self.optimizers = self.learner.net, self.learner.optimizers
         if self.net.whitening is not None:
             whiten(self.net, normalize(images[:WHITENING_IMAGES], mean, std))
         world.equalize(self.net.state_dict().values())  # eigenvectors differ by machine in the last bits
@@ -117,11 +118,13 @@ class Training:
             batch_size=config.batch_size,
             shift=config.shift,
             seed=config.seed,
+            brightness=config.brightness,
+            contrast=config.contrast,
             mean=mean,
             std=std,
+            compiled=compile_mode(config, device) is not None,
         )
         self.mixup: StepMixer = mixing_of(config) if mixer is None else mixer
-        self.optimizers = make_optimizers(self.net, config)
         self.autocast = autocast_for(device, config.precision)
         self.step = 0
         self.seconds = time.perf_counter() - started
@@ -159,25 +162,30 @@ class Training:
 
     def _one_step(self) -> Tensor:
         """Do one optimizer step; this rank's part of the loss and accuracy of its batch, on the device."""
-        config, step = self.config, self.step
-        size = config.size_at(step)
-        x, y = self._batch(step, size)
+        x, y = self._batch(self.step, self.config.size_at(self.step))
+        learns = self._set_rates()
+        if self.learner.graphs is None or self.world.size > 1:
+            numbers = self._learn(x, y)
+        else:
+            numbers = self.learner.graphs(self._learn, x, y, kind=learns)
+        self.step += 1
+        return numbers * (len(x) / self.config.batch_size)
+
+    def _learn(self, x: Tensor, y: bm.MixedTarget | Tensor) -> Tensor:
+        """Learn from a batch at the rates that are set; its loss and accuracy."""
         norms = GlobalNorm() if self.exact and self.world.size > 1 else contextlib.nullcontext()
         with self.autocast(), norms:
             logits = self.net(x)
-            loss = F.cross_entropy(logits, y, label_smoothing=config.label_smoothing)  # type: ignore[arg-type]
+            loss = F.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)  # type: ignore[arg-type]
         self.net.zero_grad(set_to_none=True)
         # The sum over the batch: rates are per image, whatever the batch size.
         (loss * len(x)).backward()  # type: ignore[no-untyped-call]
         self.world.add_gradients(self.net.parameters())
-        self._set_rates()
         for optimizer in self.optimizers:
             optimizer.step()
-        self.step += 1
         if isinstance(norms, GlobalNorm):
             norms.check(self.net)
-        numbers = torch.stack([loss.detach().float(), _accuracy(logits.detach(), y)])
-        return numbers * (len(x) / config.batch_size)
+        return torch.stack([loss.detach().float(), _accuracy(logits.detach(), y)])
 
     def _batch(self, step: int, size: int) -> tuple[Tensor, bm.MixedTarget | Tensor]:
         """This rank's part of the mixed batch of ``step``."""
@@ -190,19 +198,23 @@ class Training:
             x, y = self.mixup(*self.batches.at(step, size, crop=crop))
         return x[part], y[part]
 
-    def _set_rates(self) -> None:
-        """Every rate follows the schedule; that of the whitening bias falls in a straight line, sooner."""
+    def _set_rates(self) -> bool:
+        """Every rate follows the schedule; that of the whitening bias falls in a straight line, sooner.
+
+        Returns whether that bias still learns.
+        """
         progress = self.step / self.config.steps
         rate = rate_at(self.config.schedule, progress)
         last = bias_steps(self.config)
-        bias_left = max(0.0, 1 - self.step / last)
-        if self.net.whitening is not None:
-            learn_bias(self.net.whitening, self.step + 1 < last)
+        learns = self.step < last
+        bias_left = 1 - self.step / last if learns else 0.0
+        self.net.bias_learns = learns
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * (bias_left if group.get("early") else rate)
+                set_rate(group, group["peak_lr"] * (bias_left if group.get("early") else rate))
                 if "betas" in group and self.config.schedule == "one-cycle":
                     group["betas"] = (momentum_at(progress), group["betas"][1])
+        return learns
 
     # Stop and resume
 
@@ -223,13 +235,14 @@ class Training:
         self.net.load_state_dict(state["net"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self.learner.keep_rates()
         self.mixup.load_state_dict(state["mixup"])
         self.step, self.seconds = state["step"], state["seconds"]
 
 
 def bias_steps(config: TrainConfig) -> int:
-    """Steps after which the whitening bias is fixed."""
-    return min(WHITENING_BIAS_EPOCHS * config.steps_per_epoch, config.steps)
+    """Steps in which the whitening bias learns; then the gradient stops at the blocks."""
+    return min(round(config.bias_epochs * config.steps_per_epoch), config.steps)
 
 
 def mixing_of(config: TrainConfig) -> StepMixer:
@@ -265,6 +278,8 @@ def _accuracy(logits: Tensor, target: bm.MixedTarget | Tensor) -> Tensor:
 
 def autocast_for(device: torch.device, precision: str = "auto") -> Autocast:
     """The precision by name; ``auto`` is bfloat16 where the device multiplies it faster, else float32."""
+    if precision == "float16":  # gradients of sums need no scaling up
+        return lambda: torch.autocast(device.type, torch.float16)
     if in_bfloat16(device, precision):
         return lambda: torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext

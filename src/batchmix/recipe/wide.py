@@ -24,6 +24,7 @@ class WideNet(nn.Module):
     """
 
     whitening: None = None  # all of its layers learn
+    bias_learns = True
 
     def __init__(self, widths: tuple[int, ...] = (96, 192, 384), num_classes: int = 10) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from batchmix.bench.race.records import (
     Record,
     accuracy_of,
+    extremes_of,
     flop_rate_of,
     mean_seconds_of,
     seconds_of,
@@ -23,8 +24,8 @@ NOTHING = (
 GOALS = (("gpu94", "airbench94_muon", 0.7, 0.94), ("gpu96", "airbench96_faster", 0.8, 0.96))
 ENOUGH = 50  # runs of each
 HEAD = (
-    "| contender | runs | time, median | time, mean | accuracy | shown | not augmented | TFLOP | TFLOP/s "
-    "| share of peak |\n|---|---|---|---|---|---|---|---|---|---|"
+    "| contender | runs | time, median | time, mean | fastest, slowest | accuracy | shown | not augmented "
+    "| TFLOP | TFLOP/s | share of peak |\n|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -68,18 +69,19 @@ def _title(record: Record) -> str:
 
 def _row(record: Record) -> str:
     interval, rate = accuracy_of(record), flop_rate_of(record)
-    flop = "?" if record["flop"] is None else f"{record['flop'] / 1e12:,.4g}"
+    flop = "?" if record["flop"] is None else _tera(record["flop"])
     published = " (published)" if record["flop"] is not None and record["flop_from"] == "published" else ""
     cells = (
         record["contender"],
         str(record["n"]),
         f"{seconds_of(record):.3f} s",
         f"{mean_seconds_of(record):.3f} s",
+        "{:.3f} s, {:.3f} s".format(*extremes_of(record)),
         f"{100 * interval.mean:.2f}{_half(100 * interval.half)} %",
         _shown(interval.low),
         _plain(record),
         flop + published,
-        "?" if rate is None else f"{rate / 1e12:,.4g}",
+        "?" if rate is None else _tera(rate),
         "?" if rate is None else f"{rate / record['matmul_rate']:.0%}",
     )
     return f"| {' | '.join(cells)} |"
@@ -95,11 +97,14 @@ def _goals(records: Iterable[Record]) -> list[str]:
             ratio, runs = seconds_of(mine) / seconds_of(other), min(mine["n"], other["n"])
             accurate = accuracy_of(mine).low >= target
             reached = ratio <= share and accurate and runs >= ENOUGH
+            few = "" if runs >= ENOUGH else f", which are fewer than {ENOUGH}"
+            fastest = extremes_of(other)[0]
             lines.append(
                 f"The goal, {target:.0%} in at most {share:g} of the time of {theirs} over {ENOUGH} runs of "
-                f"each, {'is' if reached else 'is not'} reached: {ratio:.2f} of its time over {runs} runs, "
-                f"and the lower end of the interval of the mean accuracy {'is' if accurate else 'is not'} "
-                f"{target:.0%} or more.\n"
+                f"each, {'is' if reached else 'is not'} reached: {ratio:.3f} of its time over {runs} runs"
+                f"{few}, and the lower end of the interval of the mean accuracy "
+                f"{'is' if accurate else 'is not'} {target:.0%} or more. Of its fastest run, "
+                f"{fastest:.3f} s, the median of {ours} is {seconds_of(mine) / fastest:.2f}.\n"
             )
     return lines
 
@@ -121,6 +126,10 @@ def _shown(low: float) -> str:
 
 def _half(half: float) -> str:
     return "" if math.isnan(half) else f" ± {half:.2f}"
+
+
+def _tera(flop: float) -> str:
+    return f"{flop / 1e12:,.0f}" if flop >= 1e15 else f"{flop / 1e12:.4g}"
 
 
 def _plain(record: Record) -> str:

@@ -95,6 +95,12 @@ def mean_seconds_of(record: Record) -> float:
     return fmean(run["seconds"] for run in record["runs"])
 
 
+def extremes_of(record: Record) -> tuple[float, float]:
+    """The times of the fastest run and of the slowest."""
+    seconds = [run["seconds"] for run in record["runs"]]
+    return min(seconds), max(seconds)
+
+
 def accuracy_of(record: Record, name: str = "accuracy_tta") -> Interval:
     """Mean accuracy and its 95% interval, of the runs that have it."""
     values = [run[name] for run in record["runs"]]
