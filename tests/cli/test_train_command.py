@@ -99,6 +99,7 @@ def test_flags_change_the_preset_and_nothing_else(name):
         (["--epochs"], "--epochs"),
         (["--device", "abacus"], "device"),
         (["--device", "cuda:99"], "device"),
+        (["--compile", "graph", "--device", "cpu"], "compile"),
         (["--root", ".", "--resume", "x"], "--resume"),
         (["--root", "typo"], "--root"),
     ],

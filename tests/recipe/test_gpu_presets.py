@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import batchmix as bm
+from batchmix.errors import MixError
 from batchmix.recipe import nets
 from batchmix.recipe.images import without_waiting
 from batchmix.recipe.muon import update_together
@@ -182,9 +183,16 @@ def test_every_weight_that_learns_has_one_optimizer(kind):
 def test_a_net_is_compiled_in_place_where_it_is_asked_for(monkeypatch):
     modes = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: modes.append(options))
-    for mode in ("off", "auto", "graph", "reduce-overhead"):
+    for mode in ("off", "auto", "reduce-overhead"):
         net_on(CPU, tiny(compile=mode))
     assert modes == [{"mode": "reduce-overhead", "dynamic": False}]
+
+
+def test_a_graph_needs_a_gpu():
+    with pytest.raises(
+        MixError, match=r"^compile takes a mode other than graph on the device cpu, got 'graph'$"
+    ):
+        start(compile="graph")
 
 
 @pytest.mark.parametrize("mode", ["auto", "graph"])

@@ -60,6 +60,7 @@ def test_a_captured_run_goes_on_where_it_was_stopped(tmp_path):
     losses = [report.loss for report in finish(unbroken)]
     list(first.run(stop=lambda: first.step == 9))
     save_checkpoint(first, tmp_path / "checkpoint.pt")
+    list(second.run(stop=lambda: second.step == 5))  # of which nothing stays
     second.load_state_dict(load_checkpoint(tmp_path / "checkpoint.pt"))
     assert [report.loss for report in finish(second)] == pytest.approx(losses[9:], abs=CLOSE)
     for name, weight in weights(second).items():

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 BLOCK = 1024  # values of a program
 LARGEST = 2**31  # values that 32 bits reach
 
@@ -82,10 +83,15 @@ def _kernels() -> Any:
 
 # As operators, which torch.compile takes as they are
 
-HAS_TRITON = importlib.util.find_spec("triton") is not None
-
-_max_pool = torch.library.custom_op("batchmix::max_pool", pooled_and_place, mutates_args=())
-_max_pool_backward = torch.library.custom_op("batchmix::max_pool_backward", spread, mutates_args=())
+_max_pool = torch.library.custom_op(
+    "batchmix::max_pool", pooled_and_place, mutates_args=(), schema="(Tensor x) -> (Tensor, Tensor)"
+)
+_max_pool_backward = torch.library.custom_op(
+    "batchmix::max_pool_backward",
+    spread,
+    mutates_args=(),
+    schema="(Tensor above, Tensor place, int height, int width) -> Tensor",
+)
 
 
 @_max_pool.register_fake

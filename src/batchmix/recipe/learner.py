@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from batchmix.recipe.config import TrainConfig
@@ -36,6 +39,14 @@ class Learner:
         """Keep the learning rates where a compiled step reads them: as numbers, each were a new program."""
         if self._compiled:
             rates_on(self._device, self.optimizers)
+
+    def load(self, states: Sequence[dict[str, Any]]) -> None:
+        """Take over states of the optimizers; what was captured reads where the old ones lie, and goes."""
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
+        self.keep_rates()
+        if self.graphs is not None:
+            self.graphs = StepGraphs(self._device)
 
     def renew(self, config: TrainConfig) -> None:
         """Begin anew, for a config that differs in its seed or its length; what is compiled stays so."""

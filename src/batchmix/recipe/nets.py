@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from batchmix.errors import MixError
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.network import Net
 from batchmix.recipe.residual import ResidualNet
@@ -25,7 +26,12 @@ def new_net(config: TrainConfig, num_classes: int = 10) -> AnyNet:
 
 
 def net_on(device: torch.device, config: TrainConfig, num_classes: int = 10) -> AnyNet:
-    """A net with fresh weights, on a device and in channels_last, compiled where the config asks for it."""
+    """A net with fresh weights, on a device and in channels_last, compiled where the config asks for it.
+
+    Raises:
+        MixError: If the device cannot do what the config asks for.
+    """
+    check_device(config, device)
     net = new_net(config, num_classes).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mode = compile_mode(config, device)
     if mode is not None:
@@ -42,6 +48,12 @@ def renew(net: AnyNet, config: TrainConfig) -> None:
     net.bias_learns = True
     for parameter in net.parameters():
         parameter.grad = None
+
+
+def check_device(config: TrainConfig, device: torch.device) -> None:
+    """Raise a MixError if whole steps are to be captured and there is no GPU that could replay them."""
+    if config.compile == "graph" and device.type != "cuda":
+        raise MixError.of("compile", config.compile, f"a mode other than graph on the device {device}")
 
 
 def compile_mode(config: TrainConfig, device: torch.device) -> str | None:

@@ -31,6 +31,7 @@ from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.evaluation import evaluate
 from batchmix.recipe.images import MEAN, STD, normalize
 from batchmix.recipe.machine import BUSY, busy_share, describe_machine, keep_freed_memory
+from batchmix.recipe.nets import check_device
 from batchmix.recipe.progress import Progress
 from batchmix.recipe.restart import AUTO, found
 from batchmix.recipe.training import (
@@ -92,6 +93,7 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
             options = replace(options, preset=_preset_of(options.resume))
     world.check_batch(config.batch_size)
     device = pick_device(options.device)
+    check_device(config, device)
     busy = busy_share()
     if device.type == "cpu":
         keep_freed_memory()

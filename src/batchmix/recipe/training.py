@@ -233,9 +233,7 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state_dict`` was taken."""
         self.net.load_state_dict(state["net"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.learner.keep_rates()
+        self.learner.load(state["optimizers"])
         self.mixup.load_state_dict(state["mixup"])
         self.step, self.seconds = state["step"], state["seconds"]
 
