@@ -56,6 +56,7 @@ def test_ours_are_the_presets_and_what_they_are_measured_against():
         assert ("not measured yet" in PRESETS[name].text) == (not measured)
     assert (OURS["fastai2018"].mix, OURS["fastai2018-plain"].mix) == ("mixup", "none")
     assert (OURS["gpu94"].optimizer, OURS["gpu94-sgd"].optimizer) == ("muon", "sgd")
+    assert (OURS["gpu94"].mix, OURS["gpu94-mixup"].mix) == ("none", "mixup")
 
 
 def test_an_unknown_contender_is_one_line():

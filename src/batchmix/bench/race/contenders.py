@@ -12,6 +12,15 @@ from batchmix.recipe.config import TrainConfig, preset
 
 OURS: dict[str, TrainConfig] = {
     "gpu94": preset("gpu94"),
+    "gpu94-mixup": replace(
+        preset("gpu94"),
+        mix="mixup",
+        alpha=0.2,
+        per="batch",
+        mix_until=0.5,
+        label_smoothing=0.1,  # mixing does the rest of its work
+        epochs=9.2,
+    ),
     "gpu94-sgd": replace(preset("airbench94"), compile="auto"),
     "gpu95": preset("gpu95"),
     "gpu96": preset("gpu96"),
