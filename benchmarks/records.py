@@ -69,7 +69,7 @@ def main(words: list[str] | None = None) -> int:
             raise MixError.of("--runs", args.runs, "a whole number >= 1")
         typed = shlex.join(sys.argv[1:] if words is None else words)
         if args.report:
-            records = read_records(args.record or RECORDS)
+            records = kept_in(args.record or RECORDS)
         else:
             records = run(args, f"python benchmarks/records.py {typed}")
         for name in dict.fromkeys(record["race"] for record in records):
@@ -81,6 +81,17 @@ def main(words: list[str] | None = None) -> int:
         say(f"error: {error}")
         return 2
     return 0
+
+
+def kept_in(path: Path) -> list[dict[str, object]]:
+    """The records of a file that is there: a report of nothing would empty the page.
+
+    Raises:
+        DataError: If it is not there.
+    """
+    if not path.exists():
+        raise DataError(f"--report takes a file of records, found no {path}")
+    return read_records(path)
 
 
 def run(args: argparse.Namespace, command: str) -> list[dict[str, object]]:

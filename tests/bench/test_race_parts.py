@@ -18,7 +18,7 @@ from batchmix.bench.race.printed import PrintedRun, RunReader
 from batchmix.bench.race.records import append_records, read_records, records_of
 from batchmix.bench.race.turns import Entry, alone_on
 from batchmix.errors import DataError, MixError
-from batchmix.recipe.config import PRESETS, preset
+from batchmix.recipe.config import PRESETS, preset, preset_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = ROOT / "benchmarks" / "records" / "race.jsonl"
@@ -52,7 +52,7 @@ def test_ours_are_the_presets_and_what_they_are_measured_against():
     records = read_records(RECORDS)
     for name in ("gpu94", "gpu95", "gpu96", "fastai2018"):
         assert OURS[name] == preset(name)
-        measured = any(record["config"] == preset(name).as_dict() for record in records)
+        measured = any(preset_of(record["config"] or {}) == name for record in records)
         assert ("not measured yet" in PRESETS[name].text) == (not measured)
     assert (OURS["fastai2018"].mix, OURS["fastai2018-plain"].mix) == ("mixup", "none")
     assert (OURS["gpu94"].optimizer, OURS["gpu94-sgd"].optimizer) == ("muon", "sgd")
@@ -262,6 +262,17 @@ def test_a_report_races_nobody(race_script, tmp_path, capsys):
     assert err == ""
     assert out.strip() in page_file.read_text()
     assert len(read_records(kept)) == 1
+
+
+def test_a_report_of_no_file_leaves_the_page_as_it_is(race_script, tmp_path, capsys):
+    page_file = tmp_path / "page.md"
+    page_file.write_text("<!-- records:begin -->\nkept\n<!-- records:end -->\n")
+    words = ["--report", "--record", str(tmp_path / "none.jsonl"), "--page", str(page_file)]
+    assert race_script.main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"error: --report takes a file of records, found no {tmp_path / 'none.jsonl'}\n"
+    assert "kept" in page_file.read_text()
 
 
 # The whole, in processes

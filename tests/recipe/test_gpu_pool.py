@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 
+import pools
 import pytest
 import torch
-from torch.nn import functional as F
+from pools import by_torch, pooled, same
 
 import batchmix as bm
 from batchmix.recipe import gpu_pool
@@ -22,31 +24,14 @@ pytestmark = [
 needs_gpu = pytest.mark.skipif(INTERPRETED, reason="needs a GPU")
 
 
-def batch(*shape, seed=0, dtype=torch.bfloat16):
-    x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)
-    return x.to(memory_format=torch.channels_last)
-
-
-def by_torch(x, above):
-    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
-    out = F.max_pool2d(x, 2)
-    out.backward(above)
-    return out, x.grad
-
-
-def bits(x):
-    return x.detach().contiguous().flatten().view(torch.uint8)
-
-
-def same(mine, other):
-    return torch.equal(bits(mine), bits(other))
+batch = functools.partial(pools.batch, device=DEVICE)
 
 
 def assert_as_torch(x):
-    above = batch(*F.max_pool2d(x, 2).shape, seed=1, dtype=x.dtype)
+    above = batch(*by_torch(x).shape, seed=1, dtype=x.dtype)
     out, place = gpu_pool.pooled_and_place(x)
     gradient = gpu_pool.spread(above, place, *x.shape[2:])
-    for mine, other in zip((out, gradient), by_torch(x, above), strict=True):
+    for mine, other in zip((out, gradient), pooled(by_torch, x, above), strict=True):
         assert mine.is_contiguous(memory_format=torch.channels_last)
         assert same(mine, other)
 
@@ -59,17 +44,14 @@ def test_values_and_gradients_are_those_of_torch(size, channels, dtype):
 
 
 def test_the_first_of_equal_values_gets_the_gradient():
-    x = batch(2, 8, 6, 6)
-    assert_as_torch(torch.zeros_like(x))
-    assert_as_torch(x.sign())
+    for x in pools.with_equal_values(DEVICE):
+        assert_as_torch(x)
 
 
 def test_infinities_and_numbers_that_are_none():
-    x = batch(2, 8, 6, 6)
-    x[0, :, 0, 0], x[0, :, 1, 3], x[1, :, 2:4, 2:4] = torch.inf, torch.nan, -torch.inf
-    above = batch(2, 8, 3, 3, seed=1)
+    x, above = pools.with_no_numbers(DEVICE), batch(2, 8, 3, 3, seed=1)
     out, place = gpu_pool.pooled_and_place(x)
-    gradient, (values, theirs) = gpu_pool.spread(above, place, 6, 6), by_torch(x.cpu(), above.cpu())
+    gradient, (values, theirs) = gpu_pool.spread(above, place, 6, 6), pooled(by_torch, x.cpu(), above.cpu())
     torch.testing.assert_close(out.cpu(), values, rtol=0, atol=0, equal_nan=True)
     assert same(gradient.cpu(), theirs)  # as on the CPU: torch's own kernel for GPUs may have it elsewhere
 
@@ -88,7 +70,7 @@ def test_it_is_what_pools_on_a_gpu_unless_torch_is_named():
     with bm.kernel("torch"):
         assert "MaxPool2D" in type(max_pool(x).grad_fn).__name__
     with torch.no_grad():
-        assert torch.equal(max_pool(x), F.max_pool2d(x, 2))
+        assert torch.equal(max_pool(x), by_torch(x))
 
 
 @needs_gpu
@@ -97,5 +79,5 @@ def test_a_compiled_net_takes_it_as_it_is():
     own = x.clone(memory_format=torch.preserve_format).requires_grad_()
     out = torch.compile(lambda x: max_pool(x * 1), fullgraph=True, dynamic=False)(own)
     out.backward(above)
-    for mine, other in zip((out, own.grad), by_torch(x, above), strict=True):
+    for mine, other in zip((out, own.grad), pooled(by_torch, x, above), strict=True):
         assert same(mine, other)

@@ -188,6 +188,11 @@ def test_a_net_is_compiled_in_place_where_it_is_asked_for(monkeypatch):
     assert modes == [{"mode": "reduce-overhead", "dynamic": False}]
 
 
+def test_adamw_s_steps_are_not_captured():
+    with pytest.raises(MixError, match=r"^compile takes another mode with adamw, got 'graph'$"):
+        tiny(compile="graph", **WIDE)
+
+
 def test_a_graph_needs_a_gpu():
     with pytest.raises(
         MixError, match=r"^compile takes a mode other than graph on the device cpu, got 'graph'$"
@@ -203,7 +208,7 @@ def test_on_a_gpu_whole_steps_are_captured_where_no_optimizer_counts_on_the_host
         assert in_graphs(config, gpu)
         assert not in_graphs(config, CPU)
         assert compile_mode(config, gpu) == "default"
-    wide = tiny(compile=mode, **WIDE)
+    wide = tiny(compile="auto", **WIDE)
     assert not in_graphs(wide, gpu)
     assert compile_mode(wide, gpu) == "reduce-overhead"
     assert compile_mode(tiny(), gpu) is None

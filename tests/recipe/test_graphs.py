@@ -16,7 +16,7 @@ KINDS = {
     "none": {"mix": "none", "label_smoothing": 0.2},
     "mixup": {"mix": "mixup"},
     "sgd": {"mix": "cutmix", "optimizer": "sgd", "filter_lr": 1e-4, "schedule": "triangle"},
-    "residual": {"net": "residual", "mix": "none", "brightness": 0.1, "contrast": 0.1},
+    "residual": {"net": "residual", "mix": "none"},
 }
 CLOSE = 0.005
 

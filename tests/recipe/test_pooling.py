@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pools import batch, by_torch, pooled, same, with_equal_values, with_no_numbers
 from torch.nn import functional as F
 
 import batchmix as bm
@@ -13,28 +14,12 @@ from batchmix.recipe.pooling import max_pool
 pytest.importorskip("numba")
 
 
-def batch(*shape, seed=0):
-    x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).bfloat16()
-    return x.to(memory_format=torch.channels_last)
-
-
-def pooled(pool, x, above):
-    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
-    out = pool(x)
-    out.backward(above)
-    return out, x.grad
-
-
-def bits(x):
-    return x.detach().contiguous().view(torch.int16)
-
-
 def assert_as_torch(x):
     above = batch(*F.max_pool2d(x, 2).shape, seed=1)
-    ours, theirs = pooled(max_pool, x, above), pooled(lambda x: F.max_pool2d(x, 2), x, above)
+    ours, theirs = pooled(max_pool, x, above), pooled(by_torch, x, above)
     assert type(ours[0].grad_fn).__name__ == "_MaxPoolBackward"
     for mine, other in zip(ours, theirs, strict=True):
-        assert torch.equal(bits(mine), bits(other))
+        assert same(mine, other)
 
 
 @pytest.mark.parametrize("size", [(4, 4), (5, 5), (2, 3), (7, 6), (31, 15)])
@@ -44,15 +29,12 @@ def test_values_and_gradients_are_those_of_torch(size, channels):
 
 
 def test_the_first_of_equal_values_gets_the_gradient():
-    x = batch(2, 8, 6, 6)
-    assert_as_torch(torch.zeros_like(x))
-    assert_as_torch(x.sign())
+    for x in with_equal_values():
+        assert_as_torch(x)
 
 
 def test_infinities_and_numbers_that_are_none():
-    x = batch(2, 8, 6, 6)
-    x[0, :, 0, 0], x[0, :, 1, 3], x[1, :, 2:4, 2:4] = torch.inf, torch.nan, -torch.inf
-    assert_as_torch(x)
+    assert_as_torch(with_no_numbers())
 
 
 def test_no_result_depends_on_the_number_of_threads():

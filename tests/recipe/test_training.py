@@ -10,7 +10,7 @@ from tiny_runs import finish, identical, start, tiny, weights
 from torch.nn import functional as F
 
 import batchmix as bm
-from batchmix.recipe.training import load_checkpoint, save_checkpoint
+from batchmix.recipe.training import WHITENING_BIAS_EPOCHS, load_checkpoint, save_checkpoint
 
 CROSSING = {"mix_until": 0.5, "sizes": (16, 20)}  # mixing ends and sizes change at step 6 of 12
 
@@ -84,7 +84,7 @@ def test_without_mixing_it_is_the_plain_loop():
         assert loss.item() == pytest.approx(losses[step], abs=1e-6), f"step {step}"
         plain.net.zero_grad()
         (loss * 50).backward()  # rates are per image
-        left, early = 1 - step / 16, max(0, 1 - step / 4)
+        left, early = 1 - step / 16, max(0, 1 - step / (4 * WHITENING_BIAS_EPOCHS))
         rates = (bias_lr * early, bias_lr * left, head_lr * left, filter_lr * left)
         for group, rate in zip(sgd.param_groups + muon.param_groups, rates, strict=True):
             group["lr"] = rate
@@ -95,7 +95,7 @@ def test_without_mixing_it_is_the_plain_loop():
 def test_whitening_and_norm_weights_stay_and_the_whitening_bias_stops_early():
     training = start(epochs=5)
     before = weights(training)
-    list(training.run(stop=lambda: training.step == 4))
+    list(training.run(stop=lambda: training.step == 4 * WHITENING_BIAS_EPOCHS))
     middle = weights(training)
     finish(training)
     after = weights(training)

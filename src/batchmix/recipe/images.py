@@ -25,9 +25,7 @@ class ImageBatches:
         labels: (N,) int64, on the same device.
         batch_size: B.
         shift: Largest shift in pixels, with reflected borders.
-        seed: Of orders, flips, shifts and what else is drawn.
-        brightness: Largest number that is added to a normalised image.
-        contrast: Largest share by which a normalised image is multiplied up or down, before that.
+        seed: Of orders, flips and shifts.
         mean: Of the images per channel, in [0, 1]; that of CIFAR-10 if left out.
         std: Standard deviation, likewise.
         compiled: Cut the windows with a compiled program, whose values are the same to rounding.
@@ -41,15 +39,12 @@ class ImageBatches:
         batch_size: int,
         shift: int,
         seed: int,
-        brightness: float = 0.0,
-        contrast: float = 0.0,
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
         compiled: bool = False,
     ) -> None:
         self.labels = labels
         self.compiled = compiled
-        self.brightness, self.contrast = brightness, contrast
         self.mean, self.std = mean, std
         self.batch_size = batch_size
         self.shift = shift
@@ -86,16 +81,8 @@ class ImageBatches:
         of_rows, of_columns = self.rows[: crop or None], self.columns[: crop or None]
         grey_levels = _in_grey_levels(tuple(self.mean), tuple(self.std), self.padded.device)
         cut = _compiled_windows() if self.compiled else _windows
-        x = resize(cut(self.padded, drawn, of_rows, of_columns, *grey_levels), size)
-        if self.brightness or self.contrast:
-            x = self._relit(x, step, part)
-        return x, self.labels[drawn[0]]
-
-    def _relit(self, x: Tensor, step: int, part: slice) -> Tensor:
-        """Images of another contrast and brightness, drawn for each of them."""
-        drawn = torch.rand(2, self.batch_size, generator=self._generator("light", step))[:, part] * 2 - 1
-        contrast, brightness = without_waiting(drawn, x.device)[:, :, None, None, None].unbind()
-        return x * (1 + self.contrast * contrast) + self.brightness * brightness
+        images = cut(self.padded, drawn, of_rows, of_columns, *grey_levels)
+        return resize(images, size), self.labels[drawn[0]]
 
     def _corners(self, crop: int) -> tuple[int, int]:
         """At which rows and columns of the padded images a window begins: the first, and how many."""
@@ -115,9 +102,7 @@ class ImageBatches:
     def _generator(self, purpose: str, number: int) -> torch.Generator:
         """A generator for one purpose at one epoch or step."""
         places = {"flip": 0, "order": 1, "shift": 2}
-        # Seeds are below 2**32: what came later to these three is counted from where they cannot reach.
-        place = self.seed * 3 + places[purpose] if purpose in places else 2**34 + self.seed
-        return torch.Generator().manual_seed(place * 10_000_019 + number)
+        return torch.Generator().manual_seed((self.seed * 3 + places[purpose]) * 10_000_019 + number)
 
 
 def _windows(

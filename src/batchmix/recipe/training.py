@@ -32,6 +32,7 @@ from batchmix.scale.world import ALONE, World
 
 WHITENING_IMAGES = 5000
 STATE = {"config", "net", "optimizers", "mixup", "step", "seconds"}  # what a checkpoint holds
+WHITENING_BIAS_EPOCHS = 1  # then nothing before the blocks learns, and the gradient stops at them
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,6 @@ class Training:
             batch_size=config.batch_size,
             shift=config.shift,
             seed=config.seed,
-            brightness=config.brightness,
-            contrast=config.contrast,
             mean=mean,
             std=std,
             compiled=compile_mode(config, device) is not None,
@@ -240,7 +239,7 @@ class Training:
 
 def bias_steps(config: TrainConfig) -> int:
     """Steps in which the whitening bias learns; then the gradient stops at the blocks."""
-    return min(round(config.bias_epochs * config.steps_per_epoch), config.steps)
+    return min(WHITENING_BIAS_EPOCHS * config.steps_per_epoch, config.steps)
 
 
 def mixing_of(config: TrainConfig) -> StepMixer:
@@ -276,8 +275,6 @@ def _accuracy(logits: Tensor, target: bm.MixedTarget | Tensor) -> Tensor:
 
 def autocast_for(device: torch.device, precision: str = "auto") -> Autocast:
     """The precision by name; ``auto`` is bfloat16 where the device multiplies it faster, else float32."""
-    if precision == "float16":  # gradients of sums need no scaling up
-        return lambda: torch.autocast(device.type, torch.float16)
     if in_bfloat16(device, precision):
         return lambda: torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext
