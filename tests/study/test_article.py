@@ -14,7 +14,7 @@ from batchmix.errors import DataError
 from batchmix.study.arms import parse_arm
 from batchmix.study.article import PRESETS, run_article
 from batchmix.study.article.evidence import measure
-from batchmix.study.article.presets import ARMS, ITSELF, MIXUP, SMALL, TWO_LOADERS
+from batchmix.study.article.presets import ARMS, ITSELF, MIXUP, PER_BATCH, SMALL, TWO_LOADERS
 from batchmix.study.engine import EngineOptions
 
 
@@ -30,8 +30,8 @@ def test_the_plans_of_every_scale(scale):
     assert {plan.seeds for plan in (claims, few, many)} == {tuple(scale.seeds)}
     assert {(plan.data, plan.size) for plan in plans.values()} == {("fashion-mnist", 28)}
     assert claims.config == few.config
-    arms = {"loaders": (TWO_LOADERS, ITSELF), "mixup-and-none": ("none", MIXUP)}
-    wanted = {"loaders": scale.loader_seeds, "mixup-and-none": scale.pair_seeds}
+    arms = {"loaders": (TWO_LOADERS, ITSELF), "more-seeds": ("none", MIXUP, PER_BATCH)}
+    wanted = {"loaders": scale.loader_seeds, "more-seeds": scale.more_seeds}
     assert more == {name: own for name, own in plans.items() if wanted.get(name)}
     for name, study in more.items():
         assert (study.arms, study.seeds) == (arms[name], tuple(wanted[name]))
@@ -74,7 +74,7 @@ def test_all_studies_and_three_measurements(engine, tmp_path):
         ("few-images", 200, (2,)),
         ("many-images", 400, (1,)),
         ("loaders", 200, (4,)),
-        ("mixup-and-none", 200, (4,)),
+        ("more-seeds", 200, (4,)),
     ]
     for name in ("loading", "one-hot", "duplicates"):
         record = json.loads((tmp_path / "measured" / f"{name}.json").read_text())

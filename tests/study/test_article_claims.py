@@ -23,8 +23,8 @@ from batchmix.study.article.presets import (
     LOADERS,
     MANY,
     MIXUP,
+    MORE,
     NOT_FOLDED,
-    PAIRS,
     PER_BATCH,
     TWO_LOADERS,
 )
@@ -81,7 +81,7 @@ def test_noise_shows_nothing(tmp_path):
 
 
 def test_the_difference_and_its_p_are_those_of_the_paired_test(evidence):
-    study = evidence.pairs
+    study = evidence.more
     runs = {arm: study.done(arm, study.budgets[0]) for arm in (MIXUP, "none")}
 
     def pairs(key):
@@ -106,11 +106,32 @@ def test_faster_is_fewer_epochs_to_the_goal(tmp_path):
 
 
 def test_a_run_that_never_gets_there_counts_whole_and_is_told(folder):
-    for path in (folder / "claims" / "runs").glob(f"*-{PER_BATCH}-[0-5].json"):
+    for path in (folder / MORE / "runs").glob(f"*-{PER_BATCH}-[0-5].json"):
         edit(path, curve=[{"epoch": 4.0, "accuracy": 0.2, "loss": 2.0, "train_loss": 2.0}])
     claim = all_claims(read_evidence(folder))[3]
-    assert claim.notes == ["6 of these runs never reached it and count with all of their epochs."]
+    assert claim.notes[0] == "6 of these runs never reached it and count with all of their epochs."
     assert claim.tables[0][1][1][-1] == "4.0 ± 0.0"
+
+
+def test_more_seeds_decide_whether_a_weight_for_each_image_is_faster(folder):
+    shutil.rmtree(folder / CLAIMS)
+    shutil.copytree(folder / MORE, folder / CLAIMS)
+    for seed in range(6):  # as fast, and level, in the study of all arms alone
+        mixup = json.loads((folder / CLAIMS / "runs" / f"4-{MIXUP}-{seed}.json").read_text())
+        level = mixup["accuracy"] + 0.0001 * (-1) ** seed
+        edit(folder / CLAIMS / "runs" / f"4-{PER_BATCH}-{seed}.json", curve=mixup["curve"], accuracy=level)
+        slow = [{**point, "accuracy": 0.9 * point["accuracy"]} for point in mixup["curve"]]
+        edit(folder / MORE / "runs" / f"4-{PER_BATCH}-{seed}.json", curve=slow, accuracy=level)
+    claim = all_claims(read_evidence(folder))[3]
+    assert [one.verdict for one in claim.judged] == [HELD, HELD]
+    assert claim.notes == [
+        "The 6 seeds of the study of all arms, none of which is in the table above, said "
+        "+0.0 epochs [+0.0, +0.0], not shown; +0.00 points [−0.01, +0.01], held. The picture shows those."
+    ]
+    shutil.rmtree(folder / MORE)
+    alone = all_claims(read_evidence(folder))[3]
+    assert [one.verdict for one in alone.judged] == [OPEN, HELD]
+    assert alone.notes == []
 
 
 def test_mixup_pays_from_the_first_of_the_budgets_that_all_hold(folder):
@@ -192,7 +213,7 @@ def test_more_seeds_of_mixup_and_none_decide_and_those_before_them_are_told(fold
         r"−0\.\d+ \[.*\], did not hold; −.* points \[.*\], held\.",
         note.removesuffix(" The picture shows those."),
     )
-    shutil.rmtree(folder / PAIRS)
+    shutil.rmtree(folder / MORE)
     alone = all_claims(read_evidence(folder))[0]
     assert [one.verdict for one in alone.judged] == [HELD, REFUTED, HELD]
     assert alone.notes == []
@@ -205,9 +226,9 @@ def test_more_seeds_of_mixup_and_none_decide_and_those_before_them_are_told(fold
 def test_a_loss_that_is_lower_once_confidence_is_put_right_is_told(folder, scaled, changes, is_told):
     for seed in range(6):
         for arm, loss in (("none", 0.6), (MIXUP, scaled)):
-            edit(folder / PAIRS / "runs" / f"4-{arm}-{seed}.json", loss_scaled=loss + 0.001 * seed**2)
-        edit(folder / PAIRS / "runs" / f"4-{MIXUP}-{seed}.json", **changes)
-    edit(folder / PAIRS / "runs" / f"4-{MIXUP}-0.json", loss_scaled=scaled + 0.001)
+            edit(folder / MORE / "runs" / f"4-{arm}-{seed}.json", loss_scaled=loss + 0.001 * seed**2)
+        edit(folder / MORE / "runs" / f"4-{MIXUP}-{seed}.json", **changes)
+    edit(folder / MORE / "runs" / f"4-{MIXUP}-0.json", loss_scaled=scaled + 0.001)
     notes = all_claims(read_evidence(folder))[0].notes
     told = [note for note in notes if "temperature" in note]
     assert len(told) == is_told
@@ -229,13 +250,13 @@ def test_one_hot_is_judged_by_what_was_measured(folder):
 
 
 def test_seeds_that_one_arm_lacks_are_left_out(folder):
-    runs = folder / PAIRS / "runs"
+    runs = folder / MORE / "runs"
     (runs / f"4-{MIXUP}-0.json").unlink()
     edit(runs / "4-none-1.json", status="failed", error="RuntimeError: out of memory")
     assert statements(folder, 0)["mixup is more accurate than none"].n == 4
     page = as_markdown(read_evidence(folder))
     assert "- `none`, 200 images, 4 epochs, seed 1: RuntimeError: out of memory" in page
-    assert "10 of 12" in page
+    assert "16 of 18" in page
 
 
 def test_one_seed_decides_nothing(tmp_path):

@@ -15,7 +15,7 @@ from batchmix._version import __version__
 from batchmix.errors import DataError
 from batchmix.files import make_folder, read_json, write_whole
 from batchmix.recipe.machine import describe_machine
-from batchmix.study.article.presets import CLAIMS, FEW, LOADERS, MANY, PAIRS
+from batchmix.study.article.presets import CLAIMS, FEW, LOADERS, MANY, MORE
 from batchmix.study.records import REMOVE_IT, Study, read_study
 
 LOADING, ONE_HOT, DUPLICATES = "loading", "one-hot", "duplicates"
@@ -36,7 +36,7 @@ class Evidence:
         measurements: The three records whole: with machine, command and date.
         notes: What the folder's README.md says of them below its title; "" where there is none.
         loaders: One loader and two by more seeds; None where there are none.
-        pairs: The same of none and mixup.
+        more: The same of none, mixup, and mixup with one weight for the batch.
     """
 
     claims: Study
@@ -48,12 +48,12 @@ class Evidence:
     measurements: dict[str, dict[str, Any]]
     notes: str = ""
     loaders: Study | None = None
-    pairs: Study | None = None
+    more: Study | None = None
 
     @property
     def studies(self) -> dict[str, Study]:
         """The studies, by the names of their folders."""
-        more = {LOADERS: self.loaders, PAIRS: self.pairs}
+        more = {LOADERS: self.loaders, MORE: self.more}
         found = {name: study for name, study in more.items() if study is not None}
         return {CLAIMS: self.claims, FEW: self.few, MANY: self.many, **found}
 
@@ -79,7 +79,7 @@ def read_evidence(folder: Path) -> Evidence:
         measurements=whole,
         notes=_notes(folder / "README.md"),
         loaders=_study_if_any(folder / LOADERS),
-        pairs=_study_if_any(folder / PAIRS),
+        more=_study_if_any(folder / MORE),
     )
 
 

@@ -16,7 +16,7 @@ NOT_FOLDED = "mixup:fold=false"
 ARMS = (NONE, MIXUP, PER_BATCH, ITSELF, TWO_LOADERS, NOT_FOLDED)
 
 # The studies, by the names of their folders.
-CLAIMS, LOADERS, PAIRS = "claims", "loaders", "mixup-and-none"
+CLAIMS, LOADERS, MORE = "claims", "loaders", "more-seeds"
 FEW, MANY = "few-images", "many-images"
 
 
@@ -38,7 +38,7 @@ class Scale:
         one_hot: Arguments of ``measure_one_hot``.
         duplicates: Arguments of ``measure_duplicates``.
         loader_seeds: Others, for one loader and two alone, where those of all arms were too few to tell.
-        pair_seeds: The same for mixup and none.
+        more_seeds: The same for none, mixup, and mixup with one weight for the batch.
     """
 
     text: str
@@ -54,7 +54,7 @@ class Scale:
     one_hot: Mapping[str, Any] = field(default_factory=dict)
     duplicates: Mapping[str, Any] = field(default_factory=dict)
     loader_seeds: Sequence[int] = ()
-    pair_seeds: Sequence[int] = ()
+    more_seeds: Sequence[int] = ()
 
     def plans(self, data: str = "cifar10", size: int | None = None) -> dict[str, StudyPlan]:
         """The studies, by the names of their folders."""
@@ -66,7 +66,10 @@ class Scale:
             FEW: StudyPlan(both, seeds, self.few_epochs, self.few, data, size, config=few),
             MANY: StudyPlan(both, seeds, self.many_epochs, self.many, data, size, config=many),
         }
-        more = {LOADERS: ((TWO_LOADERS, ITSELF), self.loader_seeds), PAIRS: (both, self.pair_seeds)}
+        more = {
+            LOADERS: ((TWO_LOADERS, ITSELF), self.loader_seeds),
+            MORE: ((*both, PER_BATCH), self.more_seeds),
+        }
         for name, (arms, others) in more.items():
             if others:
                 plans[name] = StudyPlan(arms, tuple(others), (self.epochs,), self.few, data, size, config=few)
@@ -87,13 +90,13 @@ SMALL = Scale(
     one_hot={"classes": (10, 1000), "batch_size": 16, "repeats": 3},
     duplicates={"batches": 20},
     loader_seeds=range(2, 4),
-    pair_seeds=range(4, 6),
+    more_seeds=range(4, 6),
 )
 CPU = Scale(
     "a small net on a CPU with units for bfloat16, which sees 75 million images in all",
     seeds=range(5, 15),  # their number follows from a first study, in results/first, of the seeds before them
     loader_seeds=range(15, 40),  # and that of these from the seeds before them
-    pair_seeds=range(40, 80),  # likewise
+    more_seeds=range(40, 80),  # likewise
     few=5_000,
     many=50_000,
     epochs=40,

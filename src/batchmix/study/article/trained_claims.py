@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from batchmix.study.article.claim import Claim, budget_text, earlier_seeds, of_runs, scores_table, training_of
@@ -29,7 +29,7 @@ from batchmix.study.words import NOTHING, listed, minus
 
 def better_accuracy(evidence: Evidence) -> Claim:
     """(a) More accurate, at a higher loss and a lower confidence."""
-    study = evidence.pairs or evidence.claims
+    study = evidence.more or evidence.claims
     judged = judge(_better_accuracy(study))
     return Claim(
         title="Better accuracy, at a higher loss and a lower confidence",
@@ -41,7 +41,7 @@ def better_accuracy(evidence: Evidence) -> Claim:
         judged=judged,
         verdict=overall([one.verdict for one in judged]),
         tables=[scores_table(study, (NONE, MIXUP))],
-        notes=[*told_by_temperature(study), *([] if evidence.pairs is None else [_earlier(evidence.claims)])],
+        notes=[*told_by_temperature(study), *_earlier(evidence, _better_accuracy)],
         pictures=("arms",),
     )
 
@@ -54,8 +54,11 @@ def _better_accuracy(study: Study) -> list[Comparison]:
     ]
 
 
-def _earlier(study: Study) -> str:
-    return f"{earlier_seeds(_better_accuracy(study))} The picture shows those."
+def _earlier(evidence: Evidence, compared: Callable[[Study], list[Comparison]]) -> list[str]:
+    """What the study of all arms, which is drawn, had said where more seeds decide."""
+    if evidence.more is None:
+        return []
+    return [f"{earlier_seeds(compared(evidence.claims))} The picture shows those."]
 
 
 def told_by_temperature(study: Study) -> list[str]:
@@ -73,25 +76,13 @@ def told_by_temperature(study: Study) -> list[str]:
 
 def weight_per_image(evidence: Evidence) -> Claim:
     """(d) A weight for each image trains faster than one for the batch, to the same accuracy."""
-    study = evidence.claims
-    budget = study.budgets[0]
-    goal = goal_of(study, budget)
-    reached = {arm: _epochs_to(study, arm, budget, goal) for arm in (MIXUP, PER_BATCH)}
-    missed = sum(epochs is None for found in reached.values() for epochs in found.values())
-    epochs = Quantity(f"epochs to {goal:.1%}", budget[1] / 20, " epochs", digits=1)
-    both = sorted(reached[MIXUP].keys() & reached[PER_BATCH].keys())
-    first, second = ([reached[arm][seed] or budget[1] for seed in both] for arm in (MIXUP, PER_BATCH))
-    judged = judge(
-        [
-            Comparison(
-                "a weight for each image takes fewer epochs to the goal", epochs, "less", first, second
-            ),
-            of_runs(study, MIXUP, PER_BATCH, "both end at the same accuracy", ACCURACY, "level"),
-        ]
-    )
+    study = evidence.more or evidence.claims
+    goal = goal_of(study, study.budgets[0])
+    taken, missed = _epochs_taken(study)
+    judged = judge(_weight_per_image(study))
     table = scores_table(study, (MIXUP, PER_BATCH))
-    takes = (f"{_interval(list(map(float, numbers)))}" for numbers in (first, second))
-    rows = [(*row, found) for row, found in zip(table[1], takes, strict=True)]
+    rows = [(*row, _interval(taken[arm])) for row, arm in zip(table[1], taken, strict=True)]
+    never = f"{missed} of these runs never reached it and count with all of their epochs."
     return Claim(
         title="A weight for each image trains faster than one for the batch",
         said="With a t of its own for every image the net trains faster than with one t for the batch; "
@@ -103,11 +94,36 @@ def weight_per_image(evidence: Evidence) -> Claim:
         judged=judged,
         verdict=overall([one.verdict for one in judged]),
         tables=[((*table[0], f"epochs to {goal:.1%}"), rows)],
-        notes=[f"{missed} of these runs never reached it and count with all of their epochs."]
-        if missed
-        else [],
+        notes=[*([never] if missed else []), *_earlier(evidence, _weight_per_image)],
         pictures=("curves",),
     )
+
+
+def _weight_per_image(study: Study) -> list[Comparison]:
+    budget = study.budgets[0]
+    epochs = Quantity(f"epochs to {goal_of(study, budget):.1%}", budget[1] / 20, " epochs", digits=1)
+    taken, _ = _epochs_taken(study)
+    sooner = "a weight for each image takes fewer epochs to the goal"
+    return [
+        Comparison(sooner, epochs, "less", taken[MIXUP], taken[PER_BATCH]),
+        of_runs(study, MIXUP, PER_BATCH, "both end at the same accuracy", ACCURACY, "level"),
+    ]
+
+
+def _epochs_taken(study: Study) -> tuple[dict[str, list[float]], int]:
+    """Epochs to the goal of both arms, seed by seed, and how many runs never reached it.
+
+    Those count with all of their epochs.
+    """
+    budget = study.budgets[0]
+    goal = goal_of(study, budget)
+    reached = {
+        arm: {seed: epochs_to(record["curve"], goal) for seed, record in study.done(arm, budget).items()}
+        for arm in (MIXUP, PER_BATCH)
+    }
+    both = sorted(reached[MIXUP].keys() & reached[PER_BATCH].keys())
+    missed = sum(epochs is None for found in reached.values() for epochs in found.values())
+    return {arm: [found[seed] or budget[1] for seed in both] for arm, found in reached.items()}, missed
 
 
 def budget_from_which(evidence: Evidence) -> Claim:
@@ -204,10 +220,6 @@ def pays_from(verdicts: dict[float, str], images: int) -> str:
         found = "behind" if verdicts[max(verdicts)] == REFUTED else "not shown to be ahead"
         return f"On {images:,} images mixup is {found} at the longest budget {tried}."
     return f"On {images:,} images mixup is ahead from {first:g} epoch{'' if first == 1 else 's'} on {tried}."
-
-
-def _epochs_to(study: Study, arm: str, budget: Budget, goal: float) -> dict[int, float | None]:
-    return {seed: epochs_to(record["curve"], goal) for seed, record in study.done(arm, budget).items()}
 
 
 def _interval(numbers: Sequence[float]) -> str:
