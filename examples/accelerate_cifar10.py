@@ -29,7 +29,7 @@ data = load_cifar10()
 train_loader = make_loader(data.train_x, data.train_y, batch_size=32, shuffle=True)
 test_loader = make_loader(data.test_x, data.test_y, batch_size=256)
 model = ResNetForImageClassification(
-    ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128], depths=[1, 1, 1], layer_type="basic")
+    ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic")
 )
 optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
 schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0.02, total_iters=EPOCHS * len(train_loader) // 2)

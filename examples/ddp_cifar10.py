@@ -38,8 +38,8 @@ def make_data(images, labels):
 alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
 dist.init_process_group("gloo", **alone)
 torch.manual_seed(0)
-data, blocks = load_cifar10(), [Block(3, 24), Block(24, 48), Block(48, 96)]
-net = nn.Sequential(*blocks, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(96, 2))
+data, blocks = load_cifar10(), [Block(3, 16), Block(16, 32), Block(32, 64)]
+net = nn.Sequential(*blocks, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(64, 2))
 model, train = DistributedDataParallel(net), make_data(data.train_x, data.train_y)
 sampler = DistributedSampler(train)
 loader = DataLoader(train, batch_size=64 // dist.get_world_size(), sampler=sampler, drop_last=True)

@@ -29,7 +29,7 @@ dls = DataLoaders(
     DataLoader(make_samples(data.train_x, data.train_y), bs=64, shuffle=True, drop_last=True),
     DataLoader(make_samples(data.test_x, data.test_y), bs=256),
 )
-model = XResNet(ResBlock, 1, [1, 1, 1, 1], stem_szs=(16, 16, 64), widen=0.5, n_out=2)
+model = XResNet(ResBlock, 1, [1, 1, 1, 1], stem_szs=(16, 16, 64), widen=0.25, n_out=2)
 
 learn = Learner(dls, model, loss_func=CrossEntropyLossFlat(), metrics=accuracy)
 learn.mixup(0.4)  # the line to add; CutMix instead: learn.mixup(mixer=batchmix.CutMix(1.0))

@@ -1,7 +1,7 @@
 """mixup in Lightning: airplanes and cars of CIFAR-10, by a small ResNet.
 
 pip install -e '.[cli,lightning]'
-python examples/lightning_cifar10.py    # reaches 91 % in half a minute on two cores
+python examples/lightning_cifar10.py    # reaches 89 % in half a minute on two cores
 """
 
 import lightning as L
@@ -30,8 +30,8 @@ class Block(nn.Module):
 class Classifier(L.LightningModule):
     def __init__(self):
         super().__init__()
-        blocks = Block(3, 24), Block(24, 48), Block(48, 96)
-        self.net = nn.Sequential(*blocks, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(96, 2))
+        blocks = Block(3, 16), Block(16, 32), Block(32, 64)
+        self.net = nn.Sequential(*blocks, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(64, 2))
 
     def training_step(self, batch, batch_idx):
         x, y = batch  # nothing in here knows of mixing

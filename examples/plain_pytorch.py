@@ -38,7 +38,7 @@ data = load_cifar10()
 train_x, train_y = images_and_labels(data.train_x, data.train_y)
 test_x, test_y = images_and_labels(data.test_x, data.test_y)
 model = nn.Sequential(
-    Block(3, 32), Block(32, 64), Block(64, 128), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 2)
+    Block(3, 16), Block(16, 32), Block(32, 64), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 2)
 )
 steps = EPOCHS * len(train_x) // BATCH
 optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)

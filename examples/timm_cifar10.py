@@ -28,7 +28,7 @@ data = load_cifar10()
 train_loader = make_loader(data.train_x, data.train_y, batch_size=64, shuffle=True)
 test_loader = make_loader(data.test_x, data.test_y, batch_size=250)
 
-model = timm.create_model("resnet10t", num_classes=2, channels=(32, 64, 128, 256))
+model = timm.create_model("resnet10t", num_classes=2, stem_width=16, channels=(16, 32, 64, 128))
 optimizer = create_optimizer_v2(model, opt="adamw", lr=3e-3, weight_decay=0.02)
 scheduler = CosineLRScheduler(
     optimizer, t_initial=EPOCHS * len(train_loader), warmup_t=50, warmup_lr_init=1e-4, t_in_epochs=False

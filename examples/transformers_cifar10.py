@@ -32,7 +32,7 @@ class Images(Dataset):
 
 set_seed(0)
 data = load_cifar10()
-config = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128], depths=[1, 1, 1], layer_type="basic")
+config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 1], layer_type="basic")
 with TemporaryDirectory() as folder:
     args = TrainingArguments(
         output_dir=folder,
