@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from benchmark_scripts import run
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "benchmarks/scale_bytes.py"
-PAGE = ROOT / "docs/scale.md"
-
-
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, SCRIPT, *words]
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT / "tests/shim"),
-    }  # timm needs torchvision, which needs it here
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+PAGE = Path(__file__).resolve().parents[2] / "docs/scale.md"
 
 
 def test_the_page_holds_what_the_command_writes(tmp_path: Path) -> None:
     page = tmp_path / "scale.md"
     page.write_text(PAGE.read_text())
-    ran = run("--page", page)
-    assert ran.returncode == 0, ran.stderr
+    assert run("scale_bytes", "--page", page) == 0
     assert page.read_text() == PAGE.read_text()
 
 
-def test_numbers_are_those_of_the_model() -> None:
+def test_numbers_are_those_of_the_model(capsys: pytest.CaptureFixture[str]) -> None:
     """timm's smallest model of its tests: weights and norms counted by hand here."""
     timm = pytest.importorskip("timm")
     net = timm.create_model("test_resnet")
     weights = sum(weight.numel() for weight in net.parameters())
     means = [buffer for name, buffer in net.named_buffers() if name.endswith("running_mean")]
     channels = sum(map(len, means))
-    lines = run("--model", "test_resnet", "--images", "1000", "--side", "1000").stdout.splitlines()
+    assert run("scale_bytes", "--model", "test_resnet", "--images", "1000", "--side", "1000") == 0
+    lines = capsys.readouterr().out.splitlines()
     assert f"test_resnet has P = {weights:,}, C = {channels:,} and L = {len(means)}." in lines[-1]
     (gradients,) = (line for line in lines if line.startswith("| gradients"))
     assert gradients.endswith(f"| {4 * weights / 1e6:.2g} MB |")
@@ -54,7 +41,8 @@ def test_numbers_are_those_of_the_model() -> None:
         (("--page", "/no/such/page"), "page"),
     ],
 )
-def test_a_wrong_call_is_one_line(words: tuple[str, ...], named: str) -> None:
-    ran = run(*words)
-    assert ran.returncode == 2
-    assert named in ran.stderr.splitlines()[-1]
+def test_a_wrong_call_is_one_line(
+    words: tuple[str, ...], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("scale_bytes", *words) == 2
+    assert named in capsys.readouterr().err.splitlines()[-1]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from benchmark_scripts import run
 
 from batchmix.bench.cores.page import page, read_record
 from batchmix.recipe.results import read_records
@@ -29,11 +28,14 @@ def test_the_committed_page_is_that_of_the_committed_record() -> None:
         (("--from", "none.json", "--results", ROOT / "results/cifar10.jsonl"), "none.json"),
     ],
 )
-def test_a_wrong_call_is_one_line(words: tuple[str | Path, ...], named: str, tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, ROOT / "benchmarks/two_cores.py", *words],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 2
-    assert named in ran.stderr.splitlines()[-1]
+def test_a_wrong_call_is_one_line(
+    words: tuple[str | Path, ...],
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("two_cores", *words) == 2
+    assert named in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
