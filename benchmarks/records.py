@@ -67,6 +67,10 @@ def main(words: list[str] | None = None) -> int:
     try:
         if args.runs < 1:
             raise MixError.of("--runs", args.runs, "a whole number >= 1")
+        if args.page is not None and args.record is None and not args.report:
+            raise MixError(
+                "--page takes --record beside it, or --report: the page is made from all that was kept"
+            )
         typed = shlex.join(sys.argv[1:] if words is None else words)
         if args.report:
             records = kept_in(args.record or RECORDS)
@@ -75,7 +79,7 @@ def main(words: list[str] | None = None) -> int:
         for name in dict.fromkeys(record["race"] for record in records):
             sys.stdout.write(section([record for record in records if record["race"] == name]) + "\n\n")
         if args.page is not None:
-            kept = records if args.record is None or args.report else read_records(args.record)
+            kept = read_records(args.record or RECORDS)
             write_whole(args.page, [insert(args.page.read_text(), page(kept)).encode()])
     except (DataError, MixError) as error:
         say(f"error: {error}")

@@ -15,7 +15,7 @@ from batchmix.bench.race import child
 from batchmix.bench.race.contenders import NAMES, OURS, SCRIPTS, contender, frontier
 from batchmix.bench.race.page import NOTHING, insert, page, section
 from batchmix.bench.race.printed import PrintedRun, RunReader
-from batchmix.bench.race.records import append_records, read_records, records_of
+from batchmix.bench.race.records import append_records, ratio_of, read_records, records_of
 from batchmix.bench.race.turns import Entry, alone_on
 from batchmix.errors import DataError, MixError
 from batchmix.recipe.config import PRESETS, preset, preset_of
@@ -215,10 +215,30 @@ def test_a_goal_says_what_was_too_few_and_how_fast_the_other_can_be():
     ours, theirs = made("gpu94", 1.7, 0.9403, n=49), made("airbench94_muon", 2.5, 0.9401)
     theirs["runs"][3]["seconds"] = 2.0
     text = section([ours, theirs])
-    assert "0.680 of its time over 49 runs, which are fewer than 50, and" in text
+    assert "0.680 [0.680, 0.680] of its time over 49 runs, which are fewer than 50, and" in text
     assert "Of its fastest run, 2.000 s, the median of gpu94 is 0.85." in text
     assert "| 2.500 s | 2.490 s | 2.000 s, 2.500 s |" in text
     assert "fewer" not in section([made("gpu94", 1.7, 0.9403), theirs])
+
+
+def test_a_ratio_that_rounds_drawn_again_may_take_beyond_the_goal_does_not_reach_it():
+    ours, theirs = made("gpu94", 1.7, 0.9403), made("airbench94_muon", 2.5, 0.9401)
+    for i in range(0, 50, 2):
+        theirs["runs"][i]["seconds"] = 2.36  # half of the rounds at .72, the others at .68
+    theirs["runs"][0]["seconds"] = 2.5
+    ratio, low, high = ratio_of(ours, theirs)
+    assert ratio == pytest.approx(0.68)
+    assert (low, high) == pytest.approx((0.68, 1.7 / 2.36))
+    assert "is not reached: 0.680 [0.680, 0.720]" in section([ours, theirs])
+    theirs["runs"][2:20:2] = theirs["runs"][1:19:2]
+    assert "is reached: 0.680 [0.680, 0.680]" in section([ours, theirs])
+
+
+def test_rounds_are_drawn_whole():
+    ours, theirs = made("gpu94", 1.0, 0.94), made("airbench94_muon", 2.0, 0.94)
+    for i in range(50):  # a machine that slows down takes both along
+        ours["runs"][i]["seconds"], theirs["runs"][i]["seconds"] = 1 + i / 50, 2 + i / 25
+    assert ratio_of(ours, theirs) == pytest.approx((0.5, 0.5, 0.5))
 
 
 def test_many_flop_are_written_in_full():
@@ -272,6 +292,19 @@ def test_a_report_of_no_file_leaves_the_page_as_it_is(race_script, tmp_path, cap
     out, err = capsys.readouterr()
     assert out == ""
     assert err == f"error: --report takes a file of records, found no {tmp_path / 'none.jsonl'}\n"
+    assert "kept" in page_file.read_text()
+
+
+def test_a_page_is_made_from_what_was_kept(race_script, tmp_path, capsys):
+    page_file = tmp_path / "page.md"
+    page_file.write_text("<!-- records:begin -->\nkept\n<!-- records:end -->\n")
+    assert race_script.main(["--device", "cpu", "--small", "--page", str(page_file)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert (
+        err
+        == "error: --page takes --record beside it, or --report: the page is made from all that was kept\n"
+    )
     assert "kept" in page_file.read_text()
 
 

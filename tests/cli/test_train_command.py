@@ -159,7 +159,7 @@ def noise(monkeypatch):
     y = np.arange(100, dtype=np.uint8) % 10
     monkeypatch.setattr(recipe_run, "load_cifar10", lambda *_, **__: Cifar10(x, y, x, y))
     monkeypatch.setattr(recipe_run, "busy_share", lambda: 0.0)
-    monkeypatch.setattr(recipe_run, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(recipe_run, "prepare", lambda device: None)
 
 
 @pytest.mark.usefixtures("noise")

@@ -29,7 +29,7 @@ def real_data() -> Cifar10:
 def run_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """``run_on(data)(config, out=...)``: the run of ``batchmix train``, with these data for CIFAR-10."""
     monkeypatch.setattr(recipe_run, "busy_share", lambda: 0.0)
-    monkeypatch.setattr(recipe_run, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(recipe_run, "prepare", lambda device: None)
 
     def with_data(data: Cifar10) -> Callable[..., Any]:
         monkeypatch.setattr(recipe_run, "load_cifar10", lambda *_, **__: data)

@@ -13,7 +13,7 @@ from batchmix.errors import MixError
 from batchmix.recipe import nets
 from batchmix.recipe.images import without_waiting
 from batchmix.recipe.muon import update_together
-from batchmix.recipe.nets import compile_mode, in_graphs, net_on, new_net
+from batchmix.recipe.nets import check_device, compile_mode, in_graphs, net_on, new_net
 from batchmix.recipe.network import Net
 from batchmix.recipe.optimizers import make_optimizers
 from batchmix.recipe.residual import ResidualNet
@@ -104,6 +104,41 @@ def test_a_learner_made_anew_in_place_trains_as_a_fresh_one(kind):
         training.run_through()
     assert again.net is used.net
     assert identical(weights(fresh), weights(again))
+
+
+@pytest.mark.parametrize(
+    "change", [{"label_smoothing": 0.1}, {"widths": (8, 8, 12)}, {"precision": "float32"}]
+)
+def test_a_learner_refuses_a_config_that_what_it_captured_would_not_follow(change):
+    learner, (name,) = start().learner, change
+    config = tiny(**change)
+    with pytest.raises(MixError, match=f"^learner takes .*, got another {name}$"):
+        learner.renew(config)
+    with pytest.raises(MixError, match=f"^learner takes .*, got another {name}$"):
+        Training(config, *made_up(200), CPU, learner=learner)
+    learner.check(tiny(seed=9, epochs=1))
+
+
+def test_a_state_from_another_device_leaves_an_optimizer_as_the_device_has_it():
+    here, other = start(), start()
+    sgd = here.optimizers[0]
+    for group in sgd.param_groups:
+        group["fused"] = True  # as on a GPU
+    here.learner.load([optimizer.state_dict() for optimizer in other.optimizers])
+    assert [group["fused"] for group in sgd.param_groups] == [True] * len(sgd.param_groups)
+    assert all("fused" not in group for group in here.optimizers[1].param_groups)
+
+
+def test_several_processes_refuse_what_they_cannot_compile():
+    gpu = torch.device("cuda")
+    for config, ranks, exact, takes in (
+        (tiny(compile="graph"), 2, False, "a mode other than graph for 2 processes, got 'graph'"),
+        (tiny(compile="default"), 2, True, "'off' with --exact, got 'default'"),
+    ):
+        with pytest.raises(MixError, match=f"^compile takes {takes}$"):
+            check_device(config, gpu, ranks, exact=exact)
+        check_device(config, gpu, exact=exact)  # one process may
+    check_device(tiny(compile="auto"), CPU, 2, exact=True)  # which is off there
 
 
 def test_squares_are_pasted_and_their_share_is_exact():

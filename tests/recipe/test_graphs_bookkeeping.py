@@ -18,6 +18,7 @@ class Played:
 
     def __init__(self):
         self.recording, self.eager, self.captured = None, 0, 0
+        self.asked = set()  # the devices whose stream was asked for
 
     def learn(self, x, y):
         """A step: what it learns is the sum of all that it is given."""
@@ -52,9 +53,8 @@ class Played:
         graph_class = type("CUDAGraph", (), {"replay": lambda made: made.work()})
         return SimpleNamespace(
             Stream=lambda device: waits,
-            current_stream=lambda: waits,
+            current_stream=lambda device: self.asked.add(device) or waits,
             stream=stream,
-            synchronize=lambda: None,
             CUDAGraph=graph_class,
             graph=graph,
         )
@@ -87,6 +87,12 @@ def test_every_step_learns_from_its_own_batch_and_results_stay(played):
     assert (played.eager, played.captured) == (EAGER, 1)
     for result, (x, y) in zip(results, batches, strict=True):
         assert result.tolist() == pytest.approx(by_hand(x, y), abs=1e-4)
+
+
+def test_a_step_waits_for_the_stream_of_its_own_device(played):
+    steps = StepGraphs(torch.device("cuda:1"))
+    steps(played.learn, *batch(0), kind=True)
+    assert played.asked == {torch.device("cuda:1")}
 
 
 def test_each_kind_and_each_shape_has_a_graph_of_its_own(played):

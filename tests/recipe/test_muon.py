@@ -86,6 +86,20 @@ def test_the_length_of_the_filters_is_fixed():
     assert filters.norm().item() == pytest.approx(4, rel=1e-5)
 
 
+def test_a_closure_is_called_first_with_gradients_and_its_loss_returned():
+    filters = random(4, 3, 2, 2).requires_grad_()
+    optimizer, before = Muon([filters]), filters.detach().clone()
+
+    def closure():
+        loss = filters.square().sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure) == before.square().sum()
+    assert not torch.equal(filters, before)
+    assert optimizer.step() is None
+
+
 def test_filters_without_a_gradient_stay():
     filters = torch.nn.Parameter(random(4, 3, 3, 3))
     Muon([filters], lr=0.1).step()

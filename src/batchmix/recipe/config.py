@@ -130,7 +130,7 @@ class TrainConfig:
             *((name, "a number >= 0", 0 <= getattr(self, name) < math.inf) for name in RATES),
             # Muon keeps filters at a fixed length, which is free to choose only where a norm follows them.
             ("optimizer", "'sgd' or 'adamw' for a wide net", (self.net, self.optimizer) != ("wide", "muon")),
-            # AdamW counts its steps on the host, where a graph does not see it.
+            # The momentum of AdamW follows the cycle as a number of the host, which a graph does not see.
             ("compile", "another mode with adamw", (self.compile, self.optimizer) != ("graph", "adamw")),
         ):
             if not holds:

@@ -16,7 +16,7 @@ from batchmix.recipe.timed import clock
 from batchmix.recipe.training import bias_steps
 
 VIEWS = 6  # of an image, at the test: as it is, and five more for the share of images that it is unsure of
-REPEATS = 10
+REPEATS, PRODUCTS = 10, 10  # of a rate; products one after the other, which leave no gap between them
 
 
 def flop_of_run(config: TrainConfig, test_images: int = 10_000) -> float:
@@ -39,6 +39,7 @@ def flop_of_run(config: TrainConfig, test_images: int = 10_000) -> float:
 
 def step_flop(config: TrainConfig, size: int, *, bias_learns: bool) -> float:
     """Those of one optimizer step on images of ``size`` pixels."""
+    config = replace(config, compile="off")  # else zeros that fill up a batch would count
     net = _without_memory(config)
     net.bias_learns = bias_learns
     optimizers = make_optimizers(net, config)
@@ -57,9 +58,10 @@ def matmul_rate(device: torch.device, size: int = 8192) -> float:
     taken = []
     for _ in range(REPEATS + 1):
         with clock(device) as seconds:
-            a @ b
+            for _ in range(PRODUCTS):
+                a @ b
         taken += seconds
-    return 2.0 * size**3 / statistics.median(taken[1:])
+    return PRODUCTS * 2.0 * size**3 / statistics.median(taken[1:])
 
 
 def _forward_flop(config: TrainConfig) -> float:
@@ -71,4 +73,4 @@ def _forward_flop(config: TrainConfig) -> float:
 
 
 def _without_memory(config: TrainConfig) -> AnyNet:
-    return new_net(replace(config, compile="off")).to("meta")
+    return new_net(config).to("meta")

@@ -14,9 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from batchmix.kernels import launching
+
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 BLOCK = 1024  # values of a program
 LARGEST = 2**31  # values that 32 bits reach
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)  # the kernels compare in float32
 
 
 def can_pool(x: Tensor) -> bool:
@@ -25,11 +28,11 @@ def can_pool(x: Tensor) -> bool:
         x.device.type == "cuda"
         and x.requires_grad
         and torch.is_grad_enabled()
-        and x.is_floating_point()
+        and x.dtype in DTYPES
         and x.is_contiguous(memory_format=torch.channels_last)
         and min(x.shape) >= 2
         and x.numel() < LARGEST
-        and HAS_TRITON
+        and _triton_works(x.device)
     )
 
 
@@ -47,7 +50,8 @@ def pooled_and_place(x: Tensor) -> tuple[Tensor, Tensor]:
     height, width = x.shape[2:]
     out, place = _like_pooled(x)
     size = {"height": height, "width": width, "channels": x.shape[1], "block": BLOCK}
-    _kernels().pool_kernel[_programs(out)](x, out, place, out.numel(), **size)
+    with launching.on(x.device):
+        _kernels().pool_kernel[_programs(out)](x, out, place, out.numel(), **size)
     return out, place
 
 
@@ -58,8 +62,14 @@ def spread(above: Tensor, place: Tensor, height: int, width: int) -> Tensor:
     result = _channels_last(above, batch, channels, height, width)
     count = batch * channels * ((height + 1) // 2) * ((width + 1) // 2)
     size = {"height": height, "width": width, "channels": channels, "block": BLOCK}
-    _kernels().spread_kernel[(-(-count // BLOCK),)](above, place, result, count, **size)
+    with launching.on(above.device):
+        _kernels().spread_kernel[(-(-count // BLOCK),)](above, place, result, count, **size)
     return result
+
+
+def _triton_works(device: torch.device) -> bool:
+    """Whether Triton's kernels run there; compiled code asks no device, but whether Triton is here."""
+    return HAS_TRITON if torch.compiler.is_compiling() else launching.why_not_here(device) is None
 
 
 def _like_pooled(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,7 @@ class StepGraphs:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._seen: Counter[Hashable] = Counter()
         self._captured: dict[Hashable, _Captured] = {}
@@ -48,7 +49,7 @@ class StepGraphs:
         shape of it, has a graph of its own.
         """
         kind = (kind, *((part.shape, part.dtype) for part in _parts(x, y)), type(y))
-        caller = torch.cuda.current_stream()
+        caller = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(caller)
         # One stream for all steps: gradients are added up on the stream that they were first made on.
         with torch.cuda.stream(self._stream):
@@ -66,7 +67,6 @@ class StepGraphs:
         """Record a step, which is not taken."""
         parts = [torch.empty_like(part).copy_(part) for part in _parts(x, y)]
         graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
         with torch.cuda.graph(graph, stream=self._stream):
             numbers = learn(parts[0], _target(parts[1:], y))
         return _Captured(graph, parts, numbers)

@@ -61,6 +61,14 @@ def busy_share() -> float:
     return float(psutil.cpu_percent(interval=0.5)) / 100
 
 
+def prepare(device: torch.device) -> None:
+    """Tell this process, before it trains on a device, what makes the steps there faster."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    elif device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # shapes are few and fixed
+
+
 def keep_freed_memory() -> bool:
     """Ask glibc to keep freed memory, so that each step does not fault in the same pages again.
 

@@ -50,8 +50,12 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "iterations": iterations})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update of every filter that has a gradient."""
+    def step(self, closure: Any = None) -> Any:
+        """One update of every filter that has a gradient; what ``closure``, called first, returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             learned = [filters for filters in group["params"] if filters.grad is not None]
             for filters in learned:
@@ -62,6 +66,7 @@ class Muon(torch.optim.Optimizer):
             if learned:
                 how = group["lr"], group["momentum"], group["iterations"]
                 self._update(learned, gradients, averages, *how)
+        return loss
 
     def _one_by_one(
         self,

@@ -50,10 +50,19 @@ def renew(net: AnyNet, config: TrainConfig) -> None:
         parameter.grad = None
 
 
-def check_device(config: TrainConfig, device: torch.device) -> None:
-    """Raise a MixError if whole steps are to be captured and there is no GPU that could replay them."""
+def check_device(config: TrainConfig, device: torch.device, ranks: int = 1, *, exact: bool = False) -> None:
+    """Refuse what a device, or several processes, cannot compile.
+
+    Raises:
+        MixError: If whole steps are to be captured where there is no GPU, or by ranks, which exchange
+            gradients; or if ranks are to be exact with a compiled net, which hides its norms.
+    """
     if config.compile == "graph" and device.type != "cuda":
         raise MixError.of("compile", config.compile, f"a mode other than graph on the device {device}")
+    if config.compile == "graph" and ranks > 1:
+        raise MixError.of("compile", config.compile, f"a mode other than graph for {ranks} processes")
+    if exact and ranks > 1 and compile_mode(config, device) is not None:
+        raise MixError.of("compile", config.compile, "'off' with --exact")
 
 
 def compile_mode(config: TrainConfig, device: torch.device) -> str | None:
@@ -66,5 +75,5 @@ def compile_mode(config: TrainConfig, device: torch.device) -> str | None:
 
 
 def in_graphs(config: TrainConfig, device: torch.device) -> bool:
-    """Whether whole steps are captured: AdamW's counts its steps on the host, and is not."""
+    """Whether whole steps are captured: AdamW's are not, whose momentum is a number of the host."""
     return device.type == "cuda" and config.compile in ("auto", "graph") and config.optimizer != "adamw"

@@ -24,8 +24,9 @@ def max_pool(x: Tensor) -> Tensor:
     """``F.max_pool2d(x, 2)``: the largest value of each 2x2 square, (B, C, H, W) to (B, C, H // 2, W // 2).
 
     Channels last and bound for a backward, bfloat16 on a CPU goes through loops of our own where there is
-    numba, and all on a GPU through a kernel of our own where there is Triton, unless the kernel named is
-    torch's; the values and the gradients are those of torch.
+    numba, and up to float32 on a GPU through a kernel of our own where Triton works; the values and the
+    gradients are those of torch. Naming torch's kernel keeps to torch's pooling, but in compiled code, where
+    no name is read.
     """
     if gpu_pool.can_pool(x) and (torch.compiler.is_compiling() or selected.current() != "torch"):
         return gpu_pool.pool(x)

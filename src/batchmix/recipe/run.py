@@ -30,7 +30,7 @@ from batchmix.lock import only_one
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.evaluation import evaluate
 from batchmix.recipe.images import MEAN, STD, normalize
-from batchmix.recipe.machine import BUSY, busy_share, describe_machine, keep_freed_memory
+from batchmix.recipe.machine import BUSY, busy_share, describe_machine, prepare
 from batchmix.recipe.nets import check_device
 from batchmix.recipe.progress import Progress
 from batchmix.recipe.restart import AUTO, found
@@ -93,12 +93,11 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
             options = replace(options, preset=_preset_of(options.resume))
     world.check_batch(config.batch_size)
     device = pick_device(options.device)
-    check_device(config, device)
+    check_device(config, device, world.size, exact=exact)
     busy = busy_share()
-    if device.type == "cpu":
-        keep_freed_memory()
-        if busy > BUSY:
-            progress.note(f"{busy:.0%} of this machine is busy with something else: timings will say little")
+    prepare(device)
+    if device.type == "cpu" and busy > BUSY:
+        progress.note(f"{busy:.0%} of this machine is busy with something else: timings will say little")
     with world.first_on_host():  # which fetches the images for the others
         data = load_cifar10(options.data, progress=progress.shown)
     with run_folder(options, f"{config.mix}-seed{config.seed}") as folder:

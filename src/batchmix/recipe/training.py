@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from batchmix.recipe.evaluation import Autocast
 from batchmix.recipe.images import MEAN, STD, ImageBatches, normalize
 from batchmix.recipe.learner import Learner
 from batchmix.recipe.machine import in_bfloat16
-from batchmix.recipe.nets import compile_mode, net_on
+from batchmix.recipe.nets import check_device, compile_mode, net_on
 from batchmix.recipe.network import whiten
 from batchmix.recipe.optimizers import set_rate
 from batchmix.recipe.schedules import momentum_at, rate_at
@@ -108,7 +109,11 @@ class Training:
         self.world, self.exact = world, exact
         self.device = device
         images, labels = images[: config.images].to(device), labels[: config.images].long().to(device)
-        self.learner = learner or Learner(net_on(device, config, num_classes), config, device)
+        if learner is None:
+            check_device(config, device, world.size, exact=exact)
+            learner = Learner(net_on(device, config, num_classes), config, device)
+        learner.check(config)
+        self.learner = learner
         self.net, self.optimizers = self.learner.net, self.learner.optimizers
         if self.net.whitening is not None:
             whiten(self.net, normalize(images[:WHITENING_IMAGES], mean, std))
@@ -244,7 +249,7 @@ def bias_steps(config: TrainConfig) -> int:
 
 def mixing_of(config: TrainConfig) -> StepMixer:
     """The mixing that a config describes; it never mixes where the config says none."""
-    until = bm.off_after(config.mix_until * config.steps if config.mix != "none" else 0)
+    until = bm.off_after(math.ceil(config.mix_until * config.steps) if config.mix != "none" else 0)
     if config.mix != "cutmix":
         return bm.Mixup(
             config.alpha,

@@ -7,6 +7,7 @@ the share of the training after which it stops to mix.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ class Arm:
         given = dict(self.given)
         options: dict[str, Any] = {
             "seed": seed,
-            "schedule": bm.off_after(given.pop("until", UNTIL.default) * steps),
+            "schedule": bm.off_after(math.ceil(given.pop("until", UNTIL.default) * steps)),
         }
         if self.name == NONE:
             return bm.Mixup(0.0, **options)

@@ -14,7 +14,7 @@ import torch
 from batchmix._version import __version__
 from batchmix.data import load_images
 from batchmix.errors import MixError
-from batchmix.recipe.machine import describe_machine, keep_freed_memory
+from batchmix.recipe.machine import describe_machine, prepare
 from batchmix.recipe.run import stop_on_signal
 from batchmix.recipe.training import pick_device
 from batchmix.study.arms import parse_arm
@@ -66,8 +66,7 @@ def execute(orders: Mapping[str, Any], folder: Path, tell: Tell) -> bool:
     """
     plan, run = StudyPlan.from_dict(orders["plan"]), Run(**orders["run"])
     device = pick_device(orders["device"])
-    if device.type == "cpu":
-        keep_freed_memory()
+    prepare(device)
     training = begin(plan, run, device, orders["root"])
     state = folder / "unfinished" / f"{run.key}.pt"
     if state.exists():

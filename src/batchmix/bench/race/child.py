@@ -50,19 +50,15 @@ def _take_part(orders: Mapping[str, Any], said: TextIO) -> None:
 
 
 def _ours(orders: Mapping[str, Any], said: TextIO) -> None:
-    import torch
-
     from batchmix.data import load_cifar10
     from batchmix.recipe.config import TrainConfig
     from batchmix.recipe.flop import flop_of_run
-    from batchmix.recipe.machine import keep_freed_memory
+    from batchmix.recipe.machine import prepare
     from batchmix.recipe.timed import TimedRuns
     from batchmix.recipe.training import pick_device
 
     device = pick_device(orders["device"])
-    torch.backends.cudnn.benchmark = True
-    if device.type == "cpu":
-        keep_freed_memory()
+    prepare(device)
     config = TrainConfig.from_dict(orders["config"])
     data = load_cifar10(Path(orders["root"]) if orders["root"] else None, progress=False)
     if orders["small"]:

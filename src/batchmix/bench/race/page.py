@@ -11,6 +11,7 @@ from batchmix.bench.race.records import (
     extremes_of,
     flop_rate_of,
     mean_seconds_of,
+    ratio_of,
     seconds_of,
 )
 from batchmix.files import put_between
@@ -94,15 +95,15 @@ def _goals(records: Iterable[Record]) -> list[str]:
     for ours, theirs, share, target in GOALS:
         if ours in by_name and theirs in by_name:
             mine, other = by_name[ours], by_name[theirs]
-            ratio, runs = seconds_of(mine) / seconds_of(other), min(mine["n"], other["n"])
+            (ratio, low, high), runs = ratio_of(mine, other), min(mine["n"], other["n"])
             accurate = accuracy_of(mine).low >= target
-            reached = ratio <= share and accurate and runs >= ENOUGH
+            reached = high <= share and accurate and runs >= ENOUGH
             few = "" if runs >= ENOUGH else f", which are fewer than {ENOUGH}"
             fastest = extremes_of(other)[0]
             lines.append(
                 f"The goal, {target:.0%} in at most {share:g} of the time of {theirs} over {ENOUGH} runs of "
-                f"each, {'is' if reached else 'is not'} reached: {ratio:.3f} of its time over {runs} runs"
-                f"{few}, and the lower end of the interval of the mean accuracy "
+                f"each, {'is' if reached else 'is not'} reached: {ratio:.3f} [{low:.3f}, {high:.3f}] of its "
+                f"time over {runs} runs{few}, and the lower end of the interval of the mean accuracy "
                 f"{'is' if accurate else 'is not'} {target:.0%} or more. Of its fastest run, "
                 f"{fastest:.3f} s, the median of {ours} is {seconds_of(mine) / fastest:.2f}.\n"
             )

@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import numpy as np
+
 from batchmix._version import __version__
 from batchmix.bench.race.turns import Entry
 from batchmix.files import cannot_write, read_json_lines, write_whole
@@ -19,6 +21,7 @@ from batchmix.study.statistics import Interval, mean_interval
 Record = Mapping[str, Any]
 
 FORMAT = 1
+RESAMPLES = 10_000  # of the rounds of a race
 NEEDED = ("race", "kind", "contender", "runs", "missing", "machine", "command", "date", "small", "held_out")
 
 
@@ -99,6 +102,19 @@ def extremes_of(record: Record) -> tuple[float, float]:
     """The times of the fastest run and of the slowest."""
     seconds = [run["seconds"] for run in record["runs"]]
     return min(seconds), max(seconds)
+
+
+def ratio_of(ours: Record, theirs: Record) -> tuple[float, float, float]:
+    """The ratio of the median times, and the 95% interval that resampled rounds give it.
+
+    Rounds are drawn whole, as contenders of a round share the state of the machine.
+    """
+    rounds = min(ours["n"], theirs["n"])
+    seconds = np.array([[run["seconds"] for run in record["runs"][:rounds]] for record in (ours, theirs)])
+    drawn = np.random.default_rng(0).integers(rounds, size=(RESAMPLES, rounds))
+    mine, other = np.median(seconds[:, drawn], axis=2)
+    low, high = np.quantile(mine / other, (0.025, 0.975))
+    return seconds_of(ours) / seconds_of(theirs), float(low), float(high)
 
 
 def accuracy_of(record: Record, name: str = "accuracy_tta") -> Interval:
