@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 import reference
-from batchmix import Choice, CutMix, MixError, MixPlan, Mixup
+from batchmix import Choice, CutMix, KMixup, MixError, MixPlan, Mixup
 from batchmix.methods.resizemix import ResizeMix
 from batchmix.methods.smoothmix import SmoothMix
 from refusals import assert_named
@@ -275,6 +275,14 @@ def test_a_choice_can_be_of_choices() -> None:
 
 
 # What it does not take
+
+
+def test_two_batches_are_not_matched_in_silence_by_no_one() -> None:
+    x, y = X[:4].flatten(1), torch.arange(4)
+    with pytest.raises(MixError, match=r"^between takes methods that .*, got a Choice with KMixup$"):
+        Choice({KMixup(1.0, k=4): 1.0}, seed=0).between((x, y), (x, y))
+    inner = Choice({Mixup(0.4): 1.0})
+    assert torch.equal(Choice({inner: 1.0}, seed=0).between((x, y), (x, y.flip(0)))[1].b, y.flip(0))
 
 
 @pytest.mark.parametrize(

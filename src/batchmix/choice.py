@@ -14,6 +14,7 @@ from batchmix.core.draws import Draws
 from batchmix.core.normalizing import Normalize
 from batchmix.core.plan import MixPlan, as_rows, describe, spread
 from batchmix.core.sampling import check_choice, check_probability
+from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, shorten
 from batchmix.mixer import Mixer, MixerOptions
 
@@ -81,6 +82,18 @@ class Choice(Mixer):
         if self.normalize is not None:
             for mixer in self.methods.values():
                 mixer._check_normalize(self.normalize)
+
+    def between(
+        self, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, MixedTarget]:
+        """Mix two batches, sample by sample. See ``Mixer.between``; ``KMixup`` would match them first."""
+        for method in self.methods.values():
+            if type(method).between not in (Mixer.between, Choice.between):
+                raise MixError(
+                    "between takes methods that mix two batches as they come, "
+                    f"got a Choice with {type(method).__name__}"
+                )
+        return super().between(first, second)
 
     def _names(self) -> tuple[str, ...]:
         return (*super()._names(), *self.methods)

@@ -251,7 +251,8 @@ class Mixer:
             ``lam*x1 + (1-lam)*x2`` and the target of both; ``.dense(num_classes)`` gives the paper's one-hot.
 
         Raises:
-            MixError: If the two batches do not have the same shapes.
+            MixError: If the two batches do not have the same shapes, or images are pasted that have a
+                segmentation mask.
 
         Example:
             >>> import batchmix as bm
@@ -263,13 +264,20 @@ class Mixer:
         Source: Zhang et al. 2018, arXiv:1710.09412, figure 1.
         """
         (x1, y1), (x2, y2) = check_pair("first", first), check_pair("second", second)
+        of_places = False
         for x, y in ((x1, y1), (x2, y2)):
             leaves = leaves_of_pair(x, y, channels=self._channels)
+            of_places = of_places or leaves[-1].kind == "segmentation"
             check_lengths(leaves)
             check_images(leaves, self.normalize)
         if x1.shape != x2.shape:
             raise MixError(f"second takes samples like the first's, {describe(x1)}, got {describe(x2)}")
         plan = self._draw(x1, y1, between=True)
+        if of_places and plan is not None and plan.mask is not None:
+            raise MixError(
+                f"first takes one target a sample where images are pasted, got {describe(y1)}: mix both "
+                "batches as one, mixer(torch.cat([x1, x2]), torch.cat([y1, y2]))"
+            )
         if plan is None:
             x1 = x1 if self.normalize is None else self.normalize(x1)
             return x1, MixedTarget(y1, y2, torch.ones(len(y1), device=y1.device))

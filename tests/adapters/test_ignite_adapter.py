@@ -173,10 +173,18 @@ def test_a_checkpoint_resumes_the_draws(engine: str, tmp_path: Path) -> None:
         assert torch.equal(resumed["model"][name], value)
 
 
+def test_options_of_mixup_stand_in_for_a_mixer() -> None:
+    x, y = torch.rand(8, 3), torch.arange(8) % 3
+    (got, target), (wanted, _) = mixup_batch(alpha=0.2, seed=1)((x, y)), bm.Mixup(0.2, seed=1)(x, y)
+    assert torch.equal(got, wanted)
+    assert isinstance(target, bm.MixedTarget)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mixer": 0.4}, r"mixer takes a Mixer, such as Mixup\(0\.4\), got 0\.4"),
+        ({"mixer": 0.4}, r"mixer takes a mixer such as bm.Mixup\(0\.4\), .*, got 0\.4"),
+        ({"mixer": bm.CutMix(), "alpha": 1}, "mixer takes all options itself, or None where alpha is given"),
         ({"prepare_batch": 3}, "prepare_batch takes a callable of batch, device and non_blocking, got 3"),
     ],
 )

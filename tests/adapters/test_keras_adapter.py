@@ -345,6 +345,10 @@ def test_the_jax_backend_computes_what_torch_computes() -> None:
         assert theirs[name] == pytest.approx(values, rel=1e-4), name
 
 
+def test_options_of_mixup_stand_in_for_a_mixer() -> None:
+    assert repr(MixUpDataset(X, Y, alpha=0.2, seed=1).mixer) == repr(bm.Mixup(0.2, seed=1))
+
+
 # Wrong use
 
 
@@ -360,7 +364,8 @@ def test_the_jax_backend_computes_what_torch_computes() -> None:
         ({"x": X[:0], "y": Y[:0]}, "x takes at least one sample, got none"),
         ({"x": X, "y": Y, "batch_size": 0}, "batch_size takes a whole number >= 1, got 0"),
         ({"x": X, "y": Y, "shuffle": 3}, "shuffle takes True or False, got 3"),
-        ({"x": X, "y": Y, "mixer": 0.4}, r"mixer takes a Mixer, such as Mixup\(0.4\), got 0.4"),
+        ({"x": X, "y": Y, "mixer": 0.4}, r"mixer takes a mixer such as .*, got 0.4"),
+        ({"x": X, "y": Y, "mixer": bm.Mixup(), "alpha": 1}, "mixer takes all options itself, or None where"),
         ({"x": X, "y": Y, "num_classes": 0}, "num_classes takes a whole number >= 1"),
         ({"x": X, "y": Y, "data_format": "NCHW"}, "data_format takes 'channels_last' or 'channels_first'"),
         ({"x": Batches(), "y": Y}, "y takes nothing where x is a data set"),
@@ -393,7 +398,10 @@ def test_wrong_use_is_named(arguments: dict[str, Any], message: str) -> None:
         ),
         ({"x": X, "y": ONE_HOT.astype("int64"), "num_classes": 4}, "y takes one class id for each sample"),
         ({"x": X, "y": Y, "num_classes": 2}, "num_classes takes more than every label"),
-        ({"x": (X * 255).astype("uint8"), "y": ONE_HOT}, r"x\.float\(\) / 255"),
+        (
+            {"x": (X * 255).astype("uint8"), "y": ONE_HOT},
+            r"^x takes .*, such as x\.astype\('float32'\) / 255, got uint8 \(20, ",
+        ),
         ({"x": Batches(extra=True), "num_classes": 4}, "without sample weights, got 3 parts"),
     ],
 )

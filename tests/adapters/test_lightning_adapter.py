@@ -345,8 +345,7 @@ class Pair:
         (
             ((X * 255).to(torch.uint8), Y),
             {},
-            "x takes floating point samples, such as x.float() / 255, or kinds={'x': 'pass'}, "
-            "got uint8 tensor (8, 3, 8, 8)",
+            "x takes floating point samples, such as x.float() / 255, got uint8 tensor (8, 3, 8, 8)",
         ),
     ],
 )

@@ -627,12 +627,19 @@ def test_errors_of_the_model_that_are_not_ours_stay_as_they_are(tmp_path: Path) 
         mixup(make_trainer(Broken(), tmp_path)).train()
 
 
+def test_options_of_mixup_stand_in_for_a_mixer(tmp_path: Path) -> None:
+    made = mixup(make_trainer(build(RESNET), tmp_path), alpha=0.2, seed=1).training_step.mixer
+    assert repr(made) == repr(bm.Mixup(0.2, seed=1))
+
+
 def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     trainer = make_trainer(build(RESNET), tmp_path)
     with pytest.raises(bm.MixError, match=r"^trainer takes a transformers.Trainer, got 3$"):
         mixup(3)
-    with pytest.raises(bm.MixError, match=r"^mixer takes a mixer such as bm.Mixup\(0.4\), got 0.4$"):
+    with pytest.raises(bm.MixError, match=r"^mixer takes a mixer such as bm.Mixup\(0.4\), .*, got 0.4$"):
         mixup(trainer, 0.4)
+    with pytest.raises(bm.MixError, match=r"^mixer takes all options itself, or None where alpha is"):
+        mixup(trainer, bm.CutMix(), alpha=0.2)
     with pytest.raises(bm.MixError, match=r"^labels takes a key of the batch, or several, got \[3\]$"):
         mixup(trainer, labels=[3])
     assert "training_step" not in vars(trainer)

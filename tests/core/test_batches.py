@@ -313,14 +313,23 @@ def test_bytes_to_be_normalised_are_not_told_to_become_floats(
 @pytest.mark.parametrize(
     ("samples", "hint"),
     [
-        (torch.zeros(B, 1, 50, dtype=torch.int16), r", such as x\.float\(\) / 32768, or"),
-        (torch.zeros(B, 9, dtype=torch.complex64), r", such as torch\.view_as_real\(x\), or"),
-        (torch.zeros(B, 9, dtype=torch.int64), r" \(TokenCutMix and TabularCutMix paste ids\), or"),
+        (torch.zeros(B, 1, 50, dtype=torch.int16), r", such as x\.float\(\) / 32768"),
+        (torch.zeros(B, 9, dtype=torch.complex64), r", such as torch\.view_as_real\(x\)"),
+        (torch.zeros(B, 9, dtype=torch.int64), r" \(TokenCutMix and TabularCutMix paste ids\)"),
     ],
 )
 def test_sound_and_ids_are_not_told_to_become_images(samples: Tensor, hint: str) -> None:
-    with pytest.raises(MixError, match=rf"^x takes floating point samples{hint} kinds="):
+    with pytest.raises(MixError, match=rf"^x takes floating point samples{hint}, got "):
         MIX(samples, LABEL)
+
+
+def test_only_a_leaf_beside_others_is_told_that_it_may_pass() -> None:
+    with pytest.raises(MixError, match=r"^x\.ids takes .*, or kinds={'x\.ids': 'pass'}, got int64 tensor"):
+        MIX({"image": IMAGE, "ids": LABEL}, LABEL)
+    with pytest.raises(MixError, match=r"^x takes a tensor .*, such as torch\.as_tensor\(x\), got ndarray"):
+        MIX(IMAGE.numpy(), LABEL)
+    with pytest.raises(MixError, match=r"^y takes .*, such as torch\.as_tensor\(y\), got ndarray"):
+        MIX(IMAGE, LABEL.numpy())
 
 
 @pytest.mark.parametrize(
@@ -335,6 +344,24 @@ def test_a_leaf_in_doubt_is_told_the_likely_kind(leaf: Tensor, kind: str) -> Non
 def test_values_of_a_sample_are_told_from_those_of_its_positions(shape: tuple[int, ...], kind: str) -> None:
     with pytest.raises(MixError, match=rf"^y takes a kind, as in kinds={{'y': '{kind}'}}"):
         MIX(IMAGE, torch.zeros(shape))
+
+
+def test_a_lone_tensor_is_named_as_the_error_names_it() -> None:
+    with pytest.raises(MixError, match=r"^batch takes a kind, as in kinds={'batch': 'input'}"):
+        Mixup(seed=0).mix(AGE)
+    assert Mixup(seed=0).mix(AGE, kinds={"batch": "input"}).shape == AGE.shape
+
+
+def test_a_plan_is_replayed_on_dicts_in_compiled_code() -> None:
+    mixer, plan = Mixup(seed=0), plan_of(Mixup())
+
+    def step(batch: dict, y: Tensor) -> tuple[Tensor, Tensor]:
+        x, target = mixer(batch, y, plan=plan)
+        return x["image"], target.lam
+
+    compiled = torch.compile(step, fullgraph=True, backend="eager")
+    for got, wanted in zip(compiled({"image": IMAGE}, LABEL), step({"image": IMAGE}, LABEL), strict=True):
+        assert torch.equal(got, wanted)
 
 
 @dataclasses.dataclass(frozen=True)

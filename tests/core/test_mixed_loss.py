@@ -263,3 +263,18 @@ def test_a_loss_of_more_arguments_finds_them_in_the_output() -> None:
     y = MixedTarget(torch.arange(4.0).double(), torch.arange(4.0).double().flip(0), LAM)
     wanted = LAM * likelihood((mean, variance), y.a) + (1 - LAM) * likelihood((mean, variance), y.b)
     torch.testing.assert_close(mixed_loss(likelihood, (mean, variance), y), wanted)
+
+
+@pytest.mark.skipif(not hasattr(nn, "LinearCrossEntropyLoss"), reason="needs torch 2.13")
+@pytest.mark.parametrize("options", [{"weight": torch.arange(1.0, 11)}, {}, {"ignore_index": 2}], ids=list)
+def test_a_loss_that_holds_the_last_layer_keeps_its_mean(options: dict) -> None:
+    loss_fn = nn.LinearCrossEntropyLoss(5, 10, **options).double()
+    y = torch.tensor([0, 2, 3, 1]) if "ignore_index" in options else torch.tensor([0, -100, 3, -100])
+    y = torch.tensor([0, 1, 2, 3]) if "weight" in options else y
+    plain, mixed = loss_fn(logits(), y), mixed_loss(loss_fn, logits(), MixedTarget(y, y.flip(0), 1.0))
+    torch.testing.assert_close(mixed, plain)
+
+
+def test_a_loss_that_returns_no_tensor_is_named() -> None:
+    with pytest.raises(MixError, match=r"^loss_fn takes output and target to a tensor, got tuple"):
+        mixed_loss(lambda output, y: (output, y), logits(), target())

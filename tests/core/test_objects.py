@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 
 from batchmix import CutMix, MixError, MixPlan, Mixup, ResizeMix
 from batchmix.core.objects import mix_objects
@@ -24,6 +25,15 @@ def images(*all_boxes: Tensor) -> list[dict[str, Any]]:
         {"boxes": b, "labels": torch.tensor([next(first) for _ in b], dtype=torch.long), "image_id": place}
         for place, b in enumerate(all_boxes)
     ]
+
+
+def of_torchvision(form: str) -> Tensor:
+    """Boxes as torchvision's transforms hand them on: they say their form."""
+    return tv_tensors.BoundingBoxes([[2.0, 1, 4, 3]], format=form, canvas_size=(H, W))
+
+
+def with_masks(size: tuple[int, int]) -> list[dict[str, Any]]:
+    return [{**images(boxes((0, 0, 4, 4)))[0], "masks": torch.ones(1, *size)}]
 
 
 def paste(top: int, bottom: int, left: int, right: int) -> MixPlan:
@@ -130,6 +140,32 @@ def test_an_image_that_is_not_mixed_keeps_its_objects_as_they_are() -> None:
         assert untouched["weights"].tolist() == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("plan", ["paste", "blend"])
+def test_an_image_that_is_its_own_partner_keeps_its_objects_as_they_are(plan: str) -> None:
+    """As one weight or one box for the batch has it: whatever the weight, the image is the same."""
+    targets = images(boxes((0, 0, 4, 4)), boxes((3, 3, 8, 6)), boxes((1, 1, 7, 5)))
+    for place, objects in enumerate(targets):
+        objects["keypoints"] = torch.tensor([[[2.0, 2, 2], [6, 4, 2]]]) + place
+    mask = None if plan == "blend" else paste(0, 6, 4, 8).mask[:1]
+    mixed = mix_objects(targets, MixPlan(torch.tensor([0, 2, 1]), torch.full((3,), 0.5), mask))
+    for name in ("boxes", "labels", "keypoints"):
+        assert torch.equal(mixed[0][name], targets[0][name])
+    assert mixed[0]["weights"].tolist() == [1]
+    assert len(mixed[1]["boxes"]) == 2
+
+
+def test_whole_numbers_are_made_small_as_floats_are() -> None:
+    x, mixer = torch.rand(2, 3, H, W), ResizeMix((0.5, 0.5), partner="roll", seed=0)
+    targets = images(boxes((0, 0, 4, 4)), boxes((3, 3, 8, 6)))
+    for objects in targets:
+        objects["keypoints"] = torch.tensor([[[2.0, 2, 2], [6, 4, 2]]])
+    plan = mixer.plan(x)
+    whole = [{**o, "boxes": o["boxes"].long(), "keypoints": o["keypoints"].long()} for o in targets]
+    for got, wanted in zip(mix_objects(whole, plan), mix_objects(targets, plan), strict=True):
+        assert len(got["boxes"]) == len(wanted["boxes"]) == 2
+        assert torch.equal(got["keypoints"], wanted["keypoints"])
+
+
 def test_a_partner_that_is_made_small_takes_its_objects_with_it() -> None:
     plan = ResizeMix(partner="roll", seed=2).plan(torch.rand(2, 3, H, W))
     top, bottom, left, right = plan.window[0].tolist()
@@ -193,6 +229,21 @@ def test_a_detection_batch_is_known_by_its_boxes_and_passes_through_a_mixer(mixe
             paste(0, 6, 4, 8),
         ),
         (
+            "targets[1]['boxes'] takes the format XYXY where images are pasted, got XYWH: torchvision's",
+            images(of_torchvision("XYXY"), of_torchvision("XYWH")),
+            paste(0, 6, 4, 8),
+        ),
+        (
+            f"targets[1]['masks'] takes (N, {H}, {W}), the size of all images, got float32 tensor (1, 3, 4)",
+            [*with_masks((H, W)), *with_masks((3, 4))],
+            paste(0, 6, 4, 8),
+        ),
+        (
+            "targets[1]['masks'] takes (N, 3, 4), the size of all images, got",
+            [*with_masks((3, 4)), *with_masks((H, W))],
+            blended(0.5, 0.5),
+        ),
+        (
             "plan takes",
             images(boxes(), boxes()),
             MixPlan(torch.tensor([1, 0]), torch.ones(2), torch.ones(2, 1, H, W)),
@@ -237,6 +288,17 @@ def test_boxes_by_another_name_are_told_theirs(path: str, make: Any, got: str, c
     ):
         CutMix(seed=0)(torch.rand(2, 3, H, W), y)
     assert CutMix(seed=0)(torch.rand(2, 3, H, W), y, kinds={"y": "pass"})[1] is y
+
+
+@pytest.mark.parametrize("form", ["XYXY", "XYWH", "CXCYWH"])
+def test_boxes_that_say_their_form_are_taken_where_it_does_not_matter(form: str) -> None:
+    targets = images(of_torchvision(form), of_torchvision(form))
+    assert [len(part["boxes"]) for part in mix_objects(targets, blended(0.75, 0.5))] == [2, 2]
+    if form == "XYXY":
+        plain = images(of_torchvision(form).as_subclass(Tensor), of_torchvision(form).as_subclass(Tensor))
+        plan = paste(0, 6, 3, 8)
+        for got, wanted in zip(mix_objects(targets, plan), mix_objects(plain, plan), strict=True):
+            assert got["boxes"].tolist() == wanted["boxes"].tolist()
 
 
 def test_boxes_of_any_form_are_joined_where_images_are_blended() -> None:

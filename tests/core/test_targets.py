@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -151,6 +152,17 @@ def test_what_is_ignored_by_default_is_what_torch_ignores() -> None:
     assert MixedTarget(labels, labels, 1.0).dense(5).sum(1).tolist() == [1, 0, 0, 1]
 
 
+def test_one_logit_has_no_largest_one() -> None:
+    logit, labels = torch.tensor([[3.0], [3.0], [-3.0], [3.0]]), torch.tensor([1, 1, 0, 1])
+    for call in (
+        lambda: expected_accuracy(logit, labels),
+        lambda: MixedTarget(labels, labels, 1.0).expected_accuracy(logit),
+    ):
+        with pytest.raises(MixError, match=r"^logits takes two classes or more for an accuracy, .*, got f"):
+            call()
+    assert float(expected_accuracy(torch.cat([-logit, logit], 1), labels)) == 1
+
+
 def test_expected_accuracy_of_plain_labels_is_the_accuracy() -> None:
     logits = F.one_hot(torch.tensor([3, 1, 2, 2]), 5).float()
     assert float(expected_accuracy(logits, A)) == 0.75
@@ -269,6 +281,14 @@ def test_a_target_can_be_copied_and_pickled(copied: object) -> None:
     assert_same(copied(tokens()), *tokens())
 
 
+@pytest.mark.parametrize("other", [np.array([0, 1]), np.int64(255), [0, 1], (0, 1), 3, torch.tensor(1)])
+def test_labels_are_not_compared_with_two_labels_in_silence(other: object) -> None:
+    for compare in (lambda: ids() == other, lambda: ids() != other):
+        with pytest.raises(MixError, match=r"^== takes tensors, got a MixedTarget"):
+            compare()
+    assert ids() != "another thing"
+
+
 def test_repr_reads_as_a_mix() -> None:
     assert repr(ids()[:2]) == "MixedTarget([0.75 of 3 + 0.25 of 1, 0.25 of 1 + 0.75 of 3])"
     assert repr(tokens()) == "MixedTarget(int64 tensor (4, 3), lam from 0.25 to 1.00)"
@@ -315,6 +335,7 @@ def test_a_target_is_pinned_by_the_loader() -> None:
         ("b", lambda: MixedTarget(A, B.float(), 0.5)),
         ("b", lambda: MixedTarget(A, B.to("meta"), 0.5)),
         ("lam", lambda: MixedTarget(A, B, LAM[:3])),
+        ("lam", lambda: MixedTarget(A, B, np.float32(1.5))),
         ("lam", lambda: MixedTarget(A, B, LAM.view(4, 1))),
         ("lam", lambda: MixedTarget(A.to("meta"), B.to("meta"), LAM)),
         *(

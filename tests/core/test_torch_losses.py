@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import batchmix as bm
 import reference
 from batchmix import MixedTarget, MixError, MixUpLoss, mixed_loss
 from batchmix.core import torch_losses
@@ -319,6 +320,30 @@ def test_a_wrong_argument_is_named_in_one_line(argument: str, call: object) -> N
     message = str(caught.value)
     assert message.startswith(f"{argument} takes ")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("kernel", ["auto", "torch"])
+@pytest.mark.parametrize("loss_fn", [F.cross_entropy, F.nll_loss])
+@pytest.mark.parametrize(
+    ("output", "labels"), [((2, 5, 4, 4), (2, 2, 2)), ((2, 5, 7), (2, 1)), ((4, 5), (4, 1)), ((2, 5), (2, 4))]
+)
+def test_fewer_or_more_labels_than_places_are_refused(output, labels, loss_fn, kernel) -> None:
+    """A gather takes fewer, and the other places would learn nothing; torch refuses both."""
+    ids = torch.zeros(labels, dtype=torch.int64)
+    with (
+        bm.kernel(kernel),
+        pytest.raises(MixError, match=r"^target takes a class id for each place .* of the"),
+    ):
+        loss_fn(random(*output), MixedTarget(ids, ids, 0.5))
+    with pytest.raises((RuntimeError, ValueError)):
+        loss_fn(random(*output), ids)
+
+
+def test_ignored_probabilities_are_refused_as_torch_refuses_them() -> None:
+    soft = random(4, 5).softmax(1)
+    for target in (soft, MixedTarget(soft, soft.flip(0), 0.5)):
+        with pytest.raises(RuntimeError, match="ignore_index is not supported for floating point target"):
+            F.cross_entropy(random(4, 5), target, ignore_index=3)
 
 
 @pytest.mark.xfail(reason="torch 2.13 drops weight when it hands l1_loss to __torch_function__")

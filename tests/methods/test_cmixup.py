@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -89,6 +90,7 @@ def test_between_two_batches_the_labels_choose_nothing() -> None:
         ("y", lambda: CMixup(seed=0)(X, torch.rand(5, 2, 2))),
         ("y", lambda: CMixup(seed=0)(X, (Y, Y))),
         ("sigma", lambda: CMixup(sigma=0)),
+        ("sigma", lambda: CMixup(sigma=np.float32("nan"))),
         ("sigma", lambda: CMixup(sigma=float("inf"))),
         ("sigma", lambda: CMixup(sigma="1")),
         ("per", lambda: CMixup(per="pair")),

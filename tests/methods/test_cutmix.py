@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from batchmix import CutMix
+from batchmix import CutMix, MixError, Mixup, SmoothMix
+from batchmix.mixer import Mixer
 
 X = torch.rand(8, 3, 16, 24, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(8)
@@ -69,3 +70,13 @@ def test_integer_and_boolean_masks_are_pasted_with_the_pixels() -> None:
     plan = mixer.plan(X)
     _, mixed = mixer(X, y, plan=plan)
     assert torch.equal(mixed, torch.where(plan.mask[:, 0], y, y[plan.partner]))
+
+
+@pytest.mark.parametrize("mixer", [CutMix(seed=0), SmoothMix(seed=0)], ids=["paste", "soft"])
+def test_between_two_batches_masks_of_places_are_refused_where_images_are_pasted(mixer: Mixer) -> None:
+    one, two = ((torch.full((2, 3, 8, 8), float(k)), torch.full((2, 8, 8), k)) for k in (0, 1))
+    with pytest.raises(
+        MixError, match=r"^first takes one target a sample .*: mix both batches as one, mixer\("
+    ):
+        mixer.between(one, two)
+    assert Mixup(0.4, seed=0).between(one, two)[1].shape == (2, 8, 8)

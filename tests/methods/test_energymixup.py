@@ -65,6 +65,13 @@ def test_a_level_is_the_power_in_db() -> None:
     assert sound_level(torch.zeros(2, 900), RATE).tolist() == [-80, -80]
 
 
+def test_levels_are_the_same_under_autocast() -> None:
+    wave = torch.randn(3, 8000, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        level = sound_level(wave, 16_000)
+    assert torch.equal(level, sound_level(wave, 16_000))
+
+
 @pytest.mark.parametrize(
     ("hertz", "heard"), [(100, -19.1), (200, -10.9), (500, -3.2), (1000, 0.0), (2000, 1.2), (3150, 1.2)]
 )

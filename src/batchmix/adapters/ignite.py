@@ -29,7 +29,7 @@ import torch
 from batchmix.core.batches import Kinds
 from batchmix.core.plan import describe
 from batchmix.errors import MixError, needs
-from batchmix.methods.mixup import Mixup
+from batchmix.methods.mixup import given_or_mixup
 from batchmix.mixer import Mixer
 
 with needs("ignite"):
@@ -41,7 +41,11 @@ PrepareBatch = Callable[..., tuple[Any, Any]]
 
 
 def mixup_batch(
-    mixer: Mixer | None = None, *, prepare_batch: PrepareBatch | None = None, kinds: Kinds | None = None
+    mixer: Mixer | None = None,
+    *,
+    prepare_batch: PrepareBatch | None = None,
+    kinds: Kinds | None = None,
+    **options: Any,
 ) -> PrepareBatch:
     """What ``create_supervised_trainer`` and ``supervised_training_step`` take as ``prepare_batch``.
 
@@ -51,6 +55,7 @@ def mixup_batch(
             returns, ``(x, y)``, is mixed. If left out, the pair is moved to the device, which is what Ignite
             does.
         kinds: What a tensor is where that is in doubt, as for a mixer: ``{"y": "segmentation"}``.
+        options: In place of a mixer, the arguments of ``bm.Mixup``: ``mixup_batch(alpha=0.2, seed=1)``.
 
     Returns:
         A callable of ``(batch, device, non_blocking)`` that returns the mixed samples and their MixedTarget,
@@ -59,10 +64,8 @@ def mixup_batch(
     Raises:
         MixError: If an argument is not of the form above; while training, if a batch is not.
     """
-    mixer = Mixup(0.4) if mixer is None else mixer
+    mixer = given_or_mixup(mixer, options)
     prepare = _to_device if prepare_batch is None else prepare_batch
-    if not isinstance(mixer, Mixer):
-        raise MixError.of("mixer", mixer, "a Mixer, such as Mixup(0.4)")
     if not callable(prepare):
         raise MixError.of("prepare_batch", prepare, "a callable of batch, device and non_blocking")
 

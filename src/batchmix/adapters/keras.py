@@ -40,7 +40,7 @@ from batchmix.core.batches import Kinds
 from batchmix.core.plan import describe
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
-from batchmix.methods.mixup import Mixup
+from batchmix.methods.mixup import given_or_mixup
 from batchmix.mixer import Mixer
 
 with needs("keras"):
@@ -78,13 +78,14 @@ class MixUpDataset(keras.utils.PyDataset):
         data_format: ``"channels_last"`` or ``"channels_first"``, of images; that of
             ``keras.config.image_data_format()`` if left out.
         kinds: What an array is where that is in doubt, as for a mixer: ``{"y": "segmentation"}``.
+        options: In place of a mixer, the arguments of ``Mixup``: ``MixUpDataset(x, y, alpha=0.2, seed=1)``.
 
     Raises:
         MixError: If an argument is not of the form above.
 
     Example:
         >>> images, labels = torch.rand(10, 8, 8, 3), torch.arange(10) % 3
-        >>> data = MixUpDataset(images, labels, mixer=Mixup(0.4, seed=0), num_classes=3, batch_size=4)
+        >>> data = MixUpDataset(images, labels, alpha=0.4, seed=0, num_classes=3, batch_size=4)
         >>> x, y = data[0]
         >>> len(data), x.shape, y.shape
         (3, (4, 8, 8, 3), (4, 3))
@@ -101,11 +102,10 @@ class MixUpDataset(keras.utils.PyDataset):
         shuffle: bool = True,
         data_format: str | None = None,
         kinds: Kinds | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
-        self.mixer = Mixup(0.4) if mixer is None else mixer
-        if not isinstance(self.mixer, Mixer):
-            raise MixError.of("mixer", mixer, "a Mixer, such as Mixup(0.4)")
+        self.mixer = given_or_mixup(mixer, options)
         if num_classes is not None and not _is_count(num_classes):
             raise MixError.of("num_classes", num_classes, "a whole number >= 1, or None for float targets")
         self.num_classes = num_classes
@@ -139,6 +139,9 @@ class MixUpDataset(keras.utils.PyDataset):
             got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else describe(batch)
             raise MixError(f"x takes a data set of batches (x, y), without sample weights, got {got}")
         x, y = (keras.tree.map_structure(_tensor, part) for part in batch)
+        if isinstance(x, Tensor) and x.dtype == torch.uint8 and x.dim() > 2 and self.mixer.normalize is None:
+            floats = "floating point images, such as x.astype('float32') / 255"
+            raise MixError(f"x takes {floats}, got uint8 {tuple(x.shape)}")
         if isinstance(y, Tensor) and "y" not in (self.kinds or {}):
             self._check_target(y)
         x, y = (keras.tree.map_structure(self._channels_first, part) for part in (x, y))

@@ -40,7 +40,7 @@ from torch import Tensor
 from batchmix.core.batches import Kinds
 from batchmix.core.plan import describe
 from batchmix.errors import MixError, needs
-from batchmix.methods.mixup import Mixup
+from batchmix.methods.mixup import given_or_mixup
 from batchmix.mixer import Mixer
 
 with needs("lightning"):
@@ -86,15 +86,9 @@ class MixUpCallback(Callback):
         **options: Any,
     ) -> None:
         super().__init__()
-        if mixer is not None and not isinstance(mixer, Mixer):
-            raise MixError.of("mixer", mixer, "a mixer such as bm.Mixup(0.4), or alpha=0.4 in its place")
-        if mixer is not None and options:
-            raise MixError.of(
-                "mixer", mixer, f"all options itself, or None where {', '.join(options)} is given"
-            )
         if (x is None) != (y is None):
             raise MixError(f"x and y take a key each, or are both left out, got x={x!r}, y={y!r}")
-        self.mixer = Mixup(**options) if mixer is None else mixer
+        self.mixer = given_or_mixup(mixer, options)
         self.x = _check_keys("x", x)
         self.y = _check_keys("y", y)
         self.kinds = kinds

@@ -41,7 +41,7 @@ from batchmix.core.batches import Kinds
 from batchmix.core.plan import describe
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs, why
-from batchmix.methods.mixup import Mixup
+from batchmix.methods.mixup import given_or_mixup
 from batchmix.methods.tokencutmix import OF_TOKENS, TokenCutMix
 from batchmix.mixer import Mixer
 
@@ -62,6 +62,7 @@ def mixup(
     inputs: str | Sequence[str] | None = None,
     labels: str | Sequence[str] | None = None,
     kinds: Kinds | None = None,
+    **options: Any,
 ) -> Trainer:
     """Mix the training batches of a Trainer, from now on.
 
@@ -75,6 +76,7 @@ def mixup(
         labels: Key, or keys, of the targets (B, ...) that become a ``MixedTarget``; those of
             ``trainer.label_names`` that the batch has if left out.
         kinds: What a tensor is where that is in doubt, as for a mixer: ``{"y.labels": "regression"}``.
+        options: In place of a mixer, the arguments of ``bm.Mixup``: ``mixup(trainer, alpha=0.2, seed=1)``.
 
     Returns:
         ``trainer``.
@@ -86,12 +88,10 @@ def mixup(
     """
     if not isinstance(trainer, Trainer):
         raise MixError.of("trainer", trainer, "a transformers.Trainer")
-    if mixer is not None and not isinstance(mixer, Mixer):
-        raise MixError.of("mixer", mixer, "a mixer such as bm.Mixup(0.4)")
+    mixer = given_or_mixup(mixer, options)
     step = trainer.training_step
     if isinstance(step, _MixingStep):
         step = step.training_step
-    mixer = Mixup(0.4) if mixer is None else mixer
     trainer.training_step = _MixingStep(
         trainer, step, mixer, _keys("inputs", inputs), _keys("labels", labels), kinds
     )

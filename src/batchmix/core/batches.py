@@ -81,6 +81,8 @@ def rebuild(batch: Any, mixed: Mapping[str, Any], *, root: str) -> Any:
     if root in mixed:
         return mixed[root]
     parts = {name: rebuild(part, mixed, root=_join(root, name)) for name, part in _children(batch)}
+    if type(batch) is dict:  # torch.compile traces no copy of one
+        return {key: parts[str(key)] for key in batch}
     if isinstance(batch, MutableMapping):
         new = copy.copy(batch)  # keeps the type and what it carries
         for key, value in batch.items():
@@ -161,8 +163,9 @@ class _Finder:
         self.like: tuple[int, ...] = ()  # height and width of the inputs: they make out a segmentation mask
 
     def walk(self, node: Any, path: str, role: Role, above: Kind | None = None) -> Iterator[Leaf]:
-        self.seen.add(path)
-        kind = self.kinds.get(path, above)
+        named = "batch" if not path and isinstance(node, Tensor) else path  # as errors call a lone tensor
+        self.seen.add(named)
+        kind = self.kinds.get(named, above)
         if node is None:  # an absent leaf stays absent
             yield Leaf(path, node, "pass")
         elif kind in WHOLE:
@@ -205,9 +208,8 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...], channels: i
     if isinstance(value, MixedTarget):
         raise MixError(f"{path} takes a batch that is not mixed yet, got a MixedTarget")
     if not isinstance(value, Tensor) or value.dim() == 0:
-        raise MixError(
-            f"{path} takes a tensor (B, ...), or kinds={{'{path}': 'pass'}}, got {describe(value)}"
-        )
+        tensor = f"a tensor (B, ...), such as torch.as_tensor({path})" if hasattr(value, "__array__") else ""
+        raise MixError(f"{path} takes {tensor or 'a tensor (B, ...)'}{_or_pass(path)}, got {describe(value)}")
     if value.is_nested:  # which has no shape
         raise MixError(f"{path} takes a dense tensor, such as {path}.to_padded_tensor(0.0), got a nested one")
     floating = value.is_floating_point()
@@ -221,9 +223,7 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...], channels: i
     if role == "input":
         if floating:
             return "input"
-        raise MixError(
-            f"{path} takes {floats_for(path, value)}, or kinds={{'{path}': 'pass'}}, got {describe(value)}"
-        )
+        raise MixError(f"{path} takes {floats_for(path, value)}{_or_pass(path)}, got {describe(value)}")
     if not floating and value.dim() == 1:
         return "class"
     if role == "unknown" and floating and value.dim() >= 4:
@@ -246,6 +246,11 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...], channels: i
         f"{path} takes {images}a kind, as in kinds={{'{path}': '{example}'}} (one of {names}), "
         f"got {describe(value)}"
     )
+
+
+def _or_pass(path: str) -> str:
+    """What leaves a leaf as it is, for an error message; a lone input or target is not to be left unmixed."""
+    return "" if path in ("x", "y", "batch") else f", or kinds={{'{path}': 'pass'}}"
 
 
 def _images_for(path: str, value: Tensor, channels: int) -> str:

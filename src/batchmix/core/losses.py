@@ -10,14 +10,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from batchmix.core.plan import as_rows
+from batchmix.core.plan import as_rows, describe
 from batchmix.core.targets import MixedTarget
 from batchmix.core.torch_losses import MIXED_LOSSES, TORCH_MODULES, count_labels, reduce_rows, weigh
 from batchmix.errors import MixError
 
 LossFn = Callable[..., Tensor]
 
-OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)  # their mean is one by class weights, without ignored labels
+# Their mean is one by class weights, without ignored labels. The last is of torch 2.13 and later.
+OF_CLASSES = tuple(
+    getattr(nn, name)
+    for name in ("CrossEntropyLoss", "NLLLoss", "LinearCrossEntropyLoss")
+    if hasattr(nn, name)
+)
 
 
 def mixed_loss(loss_fn: LossFn, output: Any, target: Any) -> Tensor:
@@ -118,11 +123,14 @@ def _mix_any(loss_fn: LossFn, output: Any, target: MixedTarget) -> Tensor:
     if loss.dim() == 0:
         return loss
     if reduction == "mean" and isinstance(loss_fn, OF_CLASSES) and not target.dtype.is_floating_point:
-        return (loss.sum() / count_labels(target, loss_fn.weight, loss_fn.ignore_index)).to(loss.dtype)
+        ignored = -100 if loss_fn.ignore_index is None else loss_fn.ignore_index
+        return (loss.sum() / count_labels(target, loss_fn.weight, ignored)).to(loss.dtype)
     return reduce_rows(loss, reduction)
 
 
 def _combine(loss_a: Tensor, loss_b: Tensor, lam: Tensor) -> Tensor:
+    if not isinstance(loss_a, Tensor):
+        raise MixError(f"loss_fn takes output and target to a tensor, got {describe(loss_a)}")
     if loss_a.dim() == 0:
         return _combine_scalars(loss_a, loss_b, lam)
     if loss_a.shape[0] != lam.shape[0]:

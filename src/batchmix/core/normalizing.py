@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -115,12 +116,12 @@ def check_out(normalize: Normalize, x: Tensor, out: Tensor | None) -> None:
 
 
 def _numbers(name: str, values: Any) -> tuple[float, ...]:
-    if isinstance(values, Tensor):
+    if hasattr(values, "tolist"):  # a tensor or an array
         values = values.tolist()
     takes = "a finite number for each channel, such as (0.5, 0.5, 0.5)"
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise MixError.of(name, values, takes)
-    numbers = all(isinstance(part, (int, float)) and not isinstance(part, bool) for part in values)
+    numbers = all(isinstance(part, Real) and not isinstance(part, bool) for part in values)
     if not numbers or not all(math.isfinite(part) for part in values):
         raise MixError.of(name, values, takes)
     return tuple(float(part) for part in values)

@@ -49,8 +49,8 @@ def mix_objects(
 
     Raises:
         MixError: If a dict has neither boxes nor key points, or no tensor of labels, masks, areas or crowds
-            where another has one; if boxes to be clipped are not of the form above; or if the plan blends
-            each position by a weight of its own.
+            where another has one; if boxes to be clipped are not of the form above, or masks not of one size;
+            or if the plan blends each position by a weight of its own.
 
     Example:
         >>> one = {"boxes": torch.tensor([[0.0, 0.0, 4.0, 4.0]]), "labels": torch.tensor([3])}
@@ -73,9 +73,14 @@ def mix_objects(
         )
     entries = _entries(targets)
     if plan.mask is not None and "boxes" in targets[0]:
+        _check_form(entries)
         _check_pixels(torch.cat([image["boxes"] for image in entries]))
+    if "masks" in entries[0]:
+        _check_masks(entries, None if plan.mask is None else tuple(plan.mask.shape[-2:]))
     mixed: list[dict[str, Any]] = []
     for place, (partner, lam) in enumerate(zip(plan.partner.tolist(), plan.lam.tolist(), strict=True)):
+        if partner == place and plan.window is None:  # its own partner: as it was, whatever the weight
+            lam = 1.0
         if plan.mask is None or lam == 1:  # whole images: who is not mixed stays as it is
             parts = _weighted(entries[place], lam), _weighted(entries[partner], 1 - lam)
         else:
@@ -118,6 +123,9 @@ def _resized(entries: Entries, window: Tensor, size: tuple[int, ...]) -> Entries
     (height, width), (top, bottom, left, right) = size, window.tolist()
     across, down = (right - left) / width, (bottom - top) / height
     entries = dict(entries)
+    for name in {"boxes", "keypoints"} & set(entries):  # whole numbers would take half of a window for none
+        if not entries[name].is_floating_point():
+            entries[name] = entries[name].float()
     if "boxes" in entries:
         scale = entries["boxes"].new_tensor([across, down, across, down])
         entries["boxes"] = entries["boxes"] * scale + entries["boxes"].new_tensor([left, top, left, top])
@@ -214,6 +222,29 @@ def _check_objects(name: str, objects: Any) -> None:
         ):
             shape = "(N, 4)" if key == "boxes" else "(N, K, 3)"
             raise MixError(f"{name}[{key!r}] takes a tensor {shape}, got {describe(value)}")
+
+
+def _check_form(entries: Sequence[Entries]) -> None:
+    """Boxes of torchvision say their own form, which a sum of the images' would no longer do."""
+    for place, image in enumerate(entries):
+        form = getattr(getattr(image["boxes"], "format", None), "name", "XYXY")
+        if form != "XYXY":
+            raise MixError(
+                f"targets[{place}]['boxes'] takes the format XYXY where images are pasted, got {form}: "
+                "torchvision's v2.ConvertBoundingBoxFormat('XYXY') converts them"
+            )
+
+
+def _check_masks(entries: Sequence[Entries], size: tuple[int, ...] | None) -> None:
+    """Masks as large as what is pasted, or, where images are blended, as those of the other images."""
+    like = size or entries[0]["masks"].shape[1:]
+    for place, image in enumerate(entries):
+        if image["masks"].shape[1:] != like:
+            wanted = ", ".join(("N", *map(str, like)))
+            raise MixError(
+                f"targets[{place}]['masks'] takes ({wanted}), the size of all images, "
+                f"got {describe(image['masks'])}"
+            )
 
 
 def _check_pixels(boxes: Tensor) -> None:

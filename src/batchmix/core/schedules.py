@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 from batchmix.errors import MixError
 
@@ -19,10 +20,10 @@ class off_after:  # noqa: N801  (read as a function)
     """1 for the first ``steps`` steps, then 0.
 
     Args:
-        steps: Number of batches that are mixed, >= 0; infinity for all.
+        steps: Number of batches that are mixed, 0 or >= 1; infinity for all.
 
     Raises:
-        MixError: If ``steps`` is negative or not a number.
+        MixError: If ``steps`` is negative, a share of 1 or not a number.
 
     Example:
         >>> schedule = off_after(1000)
@@ -34,6 +35,8 @@ class off_after:  # noqa: N801  (read as a function)
 
     def __post_init__(self) -> None:
         _check_steps(self.steps, at_least=0)
+        if 0 < self.steps < 1:  # half of a training is meant, and half of a batch would be taken
+            raise MixError.of("steps", self.steps, "a number of batches, such as 0.5 * epochs * len(loader)")
 
     def __call__(self, step: int) -> float:
         """The factor at ``step``, counted from 0."""
@@ -67,7 +70,7 @@ class ramp:  # noqa: N801
         if self.steps == math.inf:
             raise MixError.of("steps", self.steps, "a finite number of steps")
         for name, value in (("start", self.start), ("end", self.end)):
-            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
                 raise MixError.of(name, value, "a factor >= 0")
 
     def __call__(self, step: int) -> float:
@@ -77,5 +80,5 @@ class ramp:  # noqa: N801
 
 
 def _check_steps(steps: object, at_least: int) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, (int, float)) or not steps >= at_least:
+    if isinstance(steps, bool) or not isinstance(steps, Real) or not float(steps) >= at_least:
         raise MixError.of("steps", steps, f"a number of steps >= {at_least}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import torch
@@ -262,7 +263,8 @@ class MixedTarget:
 
     def __eq__(self, other: object) -> bool:
         """Comparing labels has no meaning for two of them; without this, ``target != 255`` would be True."""
-        if isinstance(other, (Tensor, int, float)):
+        labels = isinstance(other, (Tensor, int, float, list, tuple)) or hasattr(other, "__array__")
+        if labels and not isinstance(other, MixedTarget):
             raise MixError(_no_meaning("=="))
         return self is other
 
@@ -328,6 +330,11 @@ def count_correct(logits: Tensor, target: MixedTarget | Tensor, ignore_index: in
         raise MixError(
             f"logits takes (B, K, ...) for targets {tuple(target.a.shape)}, got {describe(logits)}"
         )
+    if logits.shape[1] < 2:
+        raise MixError(
+            "logits takes two classes or more for an accuracy, as torch.cat([-z, z], 1) has for one logit z, "
+            f"got {describe(logits)}"
+        )
     guess = logits.argmax(1)
     own, partners = entries_of(target.a, target.b, target.lam, None, ignore_index)
     right = own.kept * (guess == own.labels) + partners.kept * (guess == partners.labels)
@@ -386,7 +393,7 @@ def _check_ids(labels: Tensor, num_classes: int) -> None:
 def _as_weights(lam: Any, device: torch.device) -> Tensor:
     """A number, or several, as a tensor. Of one that is a tensor already, the values would be waited for."""
     takes = "one number in [0, 1], or one for each target"
-    if isinstance(lam, (int, float)) and not 0 <= lam <= 1:
+    if isinstance(lam, Real) and not 0 <= float(lam) <= 1:
         raise MixError.of("lam", lam, takes)
     try:
         return torch.as_tensor(lam, dtype=torch.float32, device=device)

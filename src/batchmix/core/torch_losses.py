@@ -47,7 +47,16 @@ def cross_entropy(
     _check_rows(input, lam)
     if a.is_floating_point():
         soft = blend_targets(a, b, lam)
-        return F.cross_entropy(input, soft, weight, reduction=reduction, label_smoothing=label_smoothing)
+        # With an ignore_index that torch refuses beside probabilities.
+        return F.cross_entropy(
+            input,
+            soft,
+            weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
+    _check_places(input, a)
     fused = None if torch.compiler.is_compiling() else _fused_for(input)
     if fused is not None:
         options = (weight, ignore_index, reduction, label_smoothing)
@@ -78,6 +87,7 @@ def nll_loss(
     a, b, lam = target
     _refuse_legacy(size_average, reduce)
     _check_rows(input, lam)
+    _check_places(input, a)
     log_probs = _as_autocast(input)
     weight = _class_weights(weight, log_probs)
     return _pick(log_probs, entries_of(a, b, lam, weight, ignore_index), weight, reduction)
@@ -254,6 +264,15 @@ def _check_rows(output: Tensor, lam: Tensor) -> None:
     if output.shape[:1] != lam.shape:  # a lone value squeezed to 0-d has a 0-d weight
         raise MixError(
             f"target takes one row a row of the output, {describe(output)}, got {lam.numel()} rows"
+        )
+
+
+def _check_places(output: Tensor, labels: Tensor) -> None:
+    """As many labels as the output has places: a gather takes fewer, and the rest would learn nothing."""
+    places = (*output.shape[:1], *output.shape[2:])
+    if output.dim() > 1 and labels.shape != places:
+        raise MixError(
+            f"target takes a class id for each place {places} of the output, got {describe(labels)}"
         )
 
 

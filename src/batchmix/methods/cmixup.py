@@ -18,6 +18,7 @@ Paper: Yao et al. 2022, C-Mixup: Improving Generalization in Regression, arXiv:2
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import TYPE_CHECKING, ClassVar, get_args
 
 import torch
@@ -81,7 +82,8 @@ class CMixup(Mixer):
         **options: Unpack[MixerOptions],
     ) -> None:
         self.alpha = check_alpha(alpha)
-        if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0 < sigma < math.inf:
+        number: object = sigma  # numpy's numbers too, which are no float to a type checker
+        if isinstance(number, bool) or not isinstance(number, Real) or not 0 < float(number) < math.inf:
             raise MixError.of("sigma", sigma, "a finite number > 0, in the units of the labels")
         check_choice("per", per, get_args(PerSample))
         self.sigma = float(sigma)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
@@ -83,8 +84,8 @@ class EnergyMixup(Mixer):
         **options: Unpack[MixerOptions],
     ) -> None:
         self.alpha = check_alpha(alpha)
-        number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
-        if rate is not None and not (number and 0 < rate < math.inf):
+        number = isinstance(rate, Real) and not isinstance(rate, bool)
+        if rate is not None and not (number and 0 < float(rate) < math.inf):
             raise MixError.of("rate", rate, "a sampling rate in Hz, > 0")
         check_choice("partner", partner, get_args(Policy))
         self.rate = rate
@@ -148,7 +149,8 @@ def sound_level(x: Tensor, rate: float | None = None) -> Tensor:
     windows = wave.unfold(-1, size, max(1, size // 2)) * shape
     spectrum = torch.fft.rfft(windows).abs().square()
     spectrum[..., 1 : (size + 1) // 2] *= 2  # the frequencies below zero
-    heard: Tensor = spectrum @ a_weights(size, rate, x.device) / (size * shape.square().sum())
+    with torch.autocast(x.device.type, enabled=False):  # which would multiply in half precision
+        heard: Tensor = spectrum @ a_weights(size, rate, x.device) / (size * shape.square().sum())
     heard = heard.mean(1) if heard.dim() == 3 else heard  # over the channels
     return (10 * heard.amax(1).log10()).clamp(min=SILENCE)
 

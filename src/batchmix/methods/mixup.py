@@ -17,7 +17,7 @@ per sample and folded: Gugger 2018, Mixup data augmentation, fast.ai.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from batchmix.core.normalizing import Normalize
 from batchmix.core.plan import MixPlan
 from batchmix.core.sampling import Per, Policy, check_alpha, check_flag, sample_lam
 from batchmix.core.schedules import Schedule
+from batchmix.errors import MixError
 from batchmix.mixer import Mixer
 
 
@@ -105,3 +106,16 @@ class Mixup(Mixer):
             settings["alpha"], len(x), per=self.per, fold=self.fold, partner=partner, generator=generator
         )
         return plan_of_weights(partner, lam, per=self.per, between=between)
+
+
+def given_or_mixup(mixer: Any, options: Mapping[str, Any]) -> Mixer:
+    """The mixer that an adapter was given, or the ``Mixup`` of the options in its place.
+
+    Raises:
+        MixError: If it is no mixer, or was given beside options, or ``Mixup`` does not take them.
+    """
+    if mixer is not None and not isinstance(mixer, Mixer):
+        raise MixError.of("mixer", mixer, "a mixer such as bm.Mixup(0.4), or alpha=0.4 in its place")
+    if mixer is not None and options:
+        raise MixError.of("mixer", mixer, f"all options itself, or None where {', '.join(options)} is given")
+    return Mixup(**options) if mixer is None else mixer

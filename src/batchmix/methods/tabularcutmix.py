@@ -190,7 +190,7 @@ def _check_groups(groups: Any) -> tuple[tuple[int, ...], ...]:
 
 def _check_weights(weights: Any) -> tuple[float, ...]:
     takes = "a finite number >= 0 for each column, not all 0"
-    if isinstance(weights, Tensor):
+    if hasattr(weights, "tolist"):  # a tensor or an array
         weights = weights.tolist()
     if not isinstance(weights, (list, tuple)):
         raise MixError.of("weights", weights, takes)

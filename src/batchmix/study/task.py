@@ -29,8 +29,8 @@ class Task:
         model: Called as ``model(x)``.
         train_loader: Of batches (x, y), with a length; a ``DataLoader`` as you have it.
         test_loader: Of batches (x, y), in a fixed order.
-        loss: Called as ``loss(model(x), y)``; it gets mixed targets through ``mixed_loss``, so that any will
-            do.
+        loss: Called as ``loss(model(x), y)``, of mixed targets through ``mixed_loss``: any will do that gives
+            one value a sample or has a ``reduction``, as torch's losses do.
         optimizer: Of the model's parameters; ``AdamW`` with a rate of 0.001 if left out.
         epochs: Passes over ``train_loader`` where ``--epochs`` does not say.
         schedule: Factor of every learning rate as a function of the share of the training that is done, 0
