@@ -6,6 +6,7 @@ import inspect
 import pickle
 
 import numpy as np
+import PIL.Image
 import pytest
 import timm.data
 import torch
@@ -318,3 +319,11 @@ def test_wrong_calls_say_what_they_take() -> None:
             call()
         assert str(caught.value).startswith(message)
         assert "\n" not in str(caught.value)
+
+
+def test_images_that_are_no_arrays_yet_are_told_so() -> None:
+    image = PIL.Image.new("RGB", (8, 6))
+    with pytest.raises(bm.MixError, match=r"^samples takes images as arrays or tensors, .*, got PIL.Image$"):
+        FastCollateMixup(num_classes=3)([(image, 0), (image, 1)])
+    x, _ = FastCollateMixup(num_classes=3)([(np.array(image).transpose(2, 0, 1), 0)] * 2)
+    assert x.shape == (2, 3, 6, 8)

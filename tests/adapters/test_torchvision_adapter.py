@@ -147,7 +147,12 @@ def test_wrong_calls_say_what_they_take() -> None:
         (lambda: MixUp(num_classes=0), "num_classes takes a whole number >= 1, or None, got 0"),
         (lambda: MixUp(labels_getter=3), "labels_getter takes 'default' or a callable of the batch, got 3"),
         (lambda: MixUp()(x), "labels takes (B,) class ids or (B, K) probabilities, got float32 tensor (5, 3"),
-        (lambda: MixUp()({"image": x}), "batch takes labels beside the images"),
+        (
+            lambda: MixUp()({"image": x, "target": y}),
+            "batch takes labels beside the images, second in a pair or under a key with 'label' in it, "
+            "or labels_getter=... that finds them, got the keys 'image', 'target'",
+        ),
+        (lambda: MixUp()([x, [y, y]]), "batch takes labels beside the images"),
         (
             lambda: MixUp()(x, y.view(5, 1, 1)),
             "labels takes (B,) class ids or (B, K) probabilities, got int64",

@@ -260,8 +260,17 @@ def _check_correct_lam(correct_lam: object) -> None:
 
 
 def _collate(samples: list[Any]) -> tuple[Tensor, Tensor]:
-    images = torch.stack([torch.as_tensor(sample[0]) for sample in samples])
+    images = torch.stack([_tensor(sample[0]) for sample in samples])
     return images, default_collate([sample[1] for sample in samples])
+
+
+def _tensor(image: Any) -> Tensor:
+    try:
+        return torch.as_tensor(image)
+    except (TypeError, RuntimeError):
+        kind = f"{type(image).__module__.partition('.')[0]}.{type(image).__name__}"
+        arrays = "arrays or tensors, such as numpy.array(image).transpose(2, 0, 1)"
+        raise MixError(f"samples takes images as {arrays}, got {kind}") from None
 
 
 def _collate_as_float(samples: list[Any]) -> tuple[Tensor, Tensor]:

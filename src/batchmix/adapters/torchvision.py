@@ -24,7 +24,7 @@ How is evaluation left untouched? The transform belongs to the training loader a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -124,9 +124,11 @@ class _BatchTransform(v2.Transform):
             raise MixError("labels takes a batch that is not mixed yet, got a MixedTarget")
         try:
             labels = self._labels_getter(batch)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError):  # torchvision's own words advise what this class has not
+            got = f"the keys {', '.join(map(repr, batch))}" if isinstance(batch, Mapping) else describe(batch)
             raise MixError(
-                f"batch takes labels beside the images, or labels_getter finds them: {error}"
+                "batch takes labels beside the images, second in a pair or under a key with 'label' in it, "
+                f"or labels_getter=... that finds them, got {got}"
             ) from None
         if not isinstance(labels, Tensor) or labels.dim() not in (1, 2):
             raise MixError(f"labels takes (B,) class ids or (B, K) probabilities, got {describe(labels)}")

@@ -44,7 +44,7 @@ class StudyProgress:
         self.work = sum(run.work for run in missing)
         self.begun = time.monotonic()
         done = f", {self.count} of them done before" if self.count else ""
-        self.note(f"{self.total} runs{done}")
+        self.note(f"{self.total} run{'' if self.total == 1 else 's'}{done}")
         if self.shown and self.console.is_terminal and missing:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
             self.bar = Progress(*columns, TimeElapsedColumn(), console=self.console)
