@@ -141,3 +141,16 @@ def test_a_run_goes_on_where_its_state_was_taken() -> None:
 def test_a_wrong_call_is_named_in_one_line(call: object, message: str) -> None:
     with pytest.raises(MixError, match=rf"^{message}[^\n]*, got [^\n]*$"):
         call()
+
+
+def test_a_part_of_what_a_call_returned_is_refused() -> None:
+    """Its mixed half would count as clean."""
+    regmixup = RegMixup(Mixup(1.0, fold=False, seed=0))
+    generator = torch.Generator().manual_seed(0)
+    _, target = regmixup(torch.rand(8, 3, generator=generator), torch.arange(8) % 5)
+    logits = torch.randn(16, 5, generator=generator)
+    regmixup.loss(F.cross_entropy, logits, target)
+    with pytest.raises(
+        MixError, match=r"^target takes all that one call returned, .*, got mixed samples there"
+    ):
+        regmixup.loss(F.cross_entropy, logits[8:], target[8:])

@@ -96,7 +96,8 @@ class RegMixup:
             What ``loss_fn`` returns, 0-d, or (B,) where it returns one value a sample.
 
         Raises:
-            MixError: If output and target are not of the same even length.
+            MixError: If output and target are not of the same even length, or, asked on a CPU alone, the
+                first half is not clean.
         """
         if not isinstance(target, MixedTarget):
             return loss_fn(output, target)
@@ -105,6 +106,12 @@ class RegMixup:
         if len(target) % 2:
             raise MixError(f"target takes a clean and a mixed half, got {len(target)} samples")
         half = len(target) // 2
+        on_cpu = target.lam.device.type == "cpu" and not torch.compiler.is_compiling()
+        if on_cpu and not bool((target.lam[:half] == 1).all()):
+            raise MixError(
+                "target takes all that one call returned, its clean half first, got mixed samples there: "
+                "split the batch before the call, not after it"
+            )
         clean = loss_fn(output[:half], target.a[:half])
         return clean + self.eta * mixed_loss(loss_fn, output[half:], target[half:])
 

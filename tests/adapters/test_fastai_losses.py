@@ -268,3 +268,11 @@ def test_errors_of_a_loss_that_are_not_ours_stay_as_they_are() -> None:
 
     with pytest.raises(ValueError, match=r"the loss's own$"):
         learner(loss_func=Broken()).mixup().fit(1)
+
+
+@pytest.mark.parametrize("options", [{"weight": torch.arange(1.0, 5)}, {"ignore_index": 2}], ids=list)
+def test_a_wrapped_flat_loss_keeps_its_mean(options: dict[str, Any]) -> None:
+    loss_func, y = CrossEntropyLossFlat(**options), torch.tensor([0, 1, 2, 3])
+    output = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    mixed = MixUpLoss(loss_func)(output, bm.MixedTarget(y, y.flip(0), 1.0))
+    torch.testing.assert_close(mixed, loss_func(output, y))

@@ -198,6 +198,16 @@ def test_attention_masks_are_united_and_known_by_their_name() -> None:
     assert torch.equal(x["inputs_embeds"], blend(embeddings, plan))
 
 
+def test_attention_masks_are_pasted_with_their_series() -> None:
+    used = torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]])
+    mask = torch.ones(2, 1, 5, dtype=torch.bool)
+    mask[0, 0, 1:3] = False
+    plan = MixPlan(torch.tensor([1, 0]), torch.tensor([0.6, 1.0]), mask)
+    x = {"series": torch.rand(2, 3, 5), "attention_mask": used}
+    pasted = CutMix()(x, torch.tensor([0, 1]), plan=plan)[0]["attention_mask"]
+    assert pasted.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+
+
 def test_videos_and_series_are_cut_by_one_mask() -> None:
     video = torch.rand(B, 3, 5, 6, 8, generator=G)
     plan = CutMix(1.0, seed=3).plan(video)

@@ -154,6 +154,31 @@ def test_an_image_that_is_its_own_partner_keeps_its_objects_as_they_are(plan: st
     assert len(mixed[1]["boxes"]) == 2
 
 
+def test_the_area_is_made_small_with_its_image() -> None:
+    x, mixer = torch.rand(2, 3, H, W), ResizeMix((0.5, 0.5), partner="roll", seed=0)
+    targets = [{**o, "area": torch.tensor([48.0])} for o in images(boxes((0, 0, W, H)), boxes((0, 0, W, H)))]
+    for mixed in mix_objects(targets, mixer.plan(x)):
+        assert mixed["area"].tolist() == [36, 12]  # of three quarters, and of a quarter
+
+
+def test_an_object_of_which_nothing_but_its_box_is_seen_is_dropped() -> None:
+    corner = torch.zeros(1, H, W, dtype=torch.uint8)
+    corner[0, 0], corner[0, :, 0] = 1, 1  # an L, whose box is the whole image
+    one = {"boxes": boxes((0, 0, W, H)), "labels": torch.tensor([1]), "masks": corner}
+    none = {"boxes": boxes(), "labels": torch.zeros(0, dtype=torch.int64), "masks": corner[:0]}
+    hidden = mix_objects([none, one], paste(3, 6, 4, 8))[0]  # of which the L shows nothing
+    shown = mix_objects([none, one], paste(0, 3, 4, 8))[0]
+    assert [len(part["boxes"]) for part in (hidden, shown)] == [0, 1]
+
+
+def test_each_image_is_made_small_to_its_own_window() -> None:
+    targets = images(boxes((0, 0, 8, 6)), boxes((0, 0, 8, 6)))
+    mask = torch.zeros(1, 1, H, W, dtype=torch.bool)  # one for both
+    windows = torch.tensor([[0, 6, 0, 8], [0, 3, 0, 4]])
+    mixed = mix_objects(targets, MixPlan(torch.tensor([1, 0]), torch.zeros(2), mask, windows))
+    assert [part["boxes"].tolist() for part in mixed] == [[[0, 0, 8, 6]], [[0, 0, 4, 3]]]
+
+
 def test_whole_numbers_are_made_small_as_floats_are() -> None:
     x, mixer = torch.rand(2, 3, H, W), ResizeMix((0.5, 0.5), partner="roll", seed=0)
     targets = images(boxes((0, 0, 4, 4)), boxes((3, 3, 8, 6)))

@@ -149,6 +149,19 @@ def test_the_labels_weight_is_the_share_of_valid_tokens(
     torch.testing.assert_close(mean.double(), lam.double() * a + (1 - lam.double()) * b, rtol=0, atol=1e-5)
 
 
+def test_an_attention_mask_deeper_in_the_batch_says_where_tokens_are_too() -> None:
+    ids, y = torch.randint(5, 100, (4, 10), generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    used = torch.zeros(4, 10, dtype=torch.int64)
+    used[:, :4] = 1
+    flat = {"input_ids": ids, "attention_mask": used}
+    for seed in range(20):
+        wanted = TokenCutMix(1.0, partner="roll", seed=seed)(flat, y)
+        deep = TokenCutMix(1.0, partner="roll", seed=seed)({"text": flat}, y)
+        assert torch.equal(deep[1].lam, wanted[1].lam)
+        assert torch.equal(deep[0]["text"]["input_ids"], wanted[0]["input_ids"])
+        assert torch.equal(deep[0]["text"]["attention_mask"], used)
+
+
 def test_mixtext_3_mixed_embeddings_keep_the_longer_attention_mask() -> None:
     # MixText#3: which attention mask holds for two mixed sequences of different lengths.
     _, mask = batch()

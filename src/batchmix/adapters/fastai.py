@@ -234,6 +234,8 @@ class MixUpLoss(losses.MixUpLoss):
 
     def forward(self, output: Any, target: Any, **options: Any) -> Tensor:
         """The loss of a mixed or plain target; fastai gives functions ``reduction="none"`` as an option."""
+        if isinstance(self.loss_fn, BaseLoss) and isinstance(target, MixedTarget) and not options:
+            return _loss(self.loss_fn, output, (target,))  # which knows torch's loss in it, and its mean
         loss_fn = functools.partial(self.loss_fn, **options) if options else self.loss_fn
         return mixed_loss(loss_fn, output, target)
 

@@ -111,10 +111,16 @@ def _segmentation(y: Any, plan: MixPlan) -> Tensor | MixedTarget:
 
 
 def _attention_mask(mask: Any, plan: MixPlan) -> Tensor:
-    """A position is in use where either of the two uses it; a partner without weight does not count."""
+    """A position that is pasted is in use where its sample uses it, one that is blended where either does.
+
+    A partner without weight does not count.
+    """
     if not isinstance(mask, Tensor):
         raise MixError(f"attention_mask takes a tensor (B, L), got {describe(mask)}")
     own, partners = mask, mask[plan.partner]
+    places = plan.mask if plan.window is None else None
+    if places is not None and places.dtype == torch.bool and places.shape[1:] == (1, *mask.shape[1:]):
+        return torch.where(places[:, 0], own, partners)  # a series of as many places
     used = (plan.lam < 1).view(-1, *[1] * (mask.dim() - 1)) & (partners != 0)
     return torch.where(used, partners, own)
 

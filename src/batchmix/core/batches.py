@@ -34,7 +34,7 @@ Kind = Literal[
 - ``"segmentation"``: a class id or a value for each position: pasted where the inputs are pasted, a
   MixedTarget where they are blended;
 - ``"boxes"``, ``"keypoints"``: one entry a sample, clipped and dropped or joined;
-- ``"attention_mask"``: the positions in use, united;
+- ``"attention_mask"``: the positions in use, pasted with a series of as many, else united;
 - ``"pass"``: handed on as it is.
 """
 
@@ -165,6 +165,8 @@ class _Finder:
     def walk(self, node: Any, path: str, role: Role, above: Kind | None = None) -> Iterator[Leaf]:
         named = "batch" if not path and isinstance(node, Tensor) else path  # as errors call a lone tensor
         self.seen.add(named)
+        if above == "input" and named.rpartition(".")[2] == "attention_mask":
+            above = None  # which its own name says better
         kind = self.kinds.get(named, above)
         if node is None:  # an absent leaf stays absent
             yield Leaf(path, node, "pass")

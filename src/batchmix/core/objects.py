@@ -32,14 +32,15 @@ def mix_objects(
     Where images are blended, all objects of both stay, with the weight of their image. Where they are pasted,
     a box is clipped to the rectangle around what is left of it, and dropped where less than ``min_visible``
     of its area is; a key point that is covered is marked as not visible (x, y, v), and an object of which no
-    point can be seen is dropped. An image that is not mixed keeps all it has, in either case.
+    point, or nothing of its mask, can be seen is dropped. An image that is not mixed keeps all it has, in
+    either case.
 
     Args:
         targets: For each image of the batch a dict, as torchvision's detection models take it: ``"boxes"``
             (N, 4) float, left, top, right, bottom in pixels, or ``"keypoints"`` (N, K, 3), x, y, visibility,
-            or both; whatever else has one entry an object in every image, such as ``"labels"`` (N,), goes
-            with them, ``"masks"`` (N, H, W) are pasted, and ``"area"`` (N,) shrinks with its box. All else
-            (``"image_id"``) stays the image's. Where images are blended, boxes may be of any form.
+            or both; whatever other tensor has one entry an object in every image, such as ``"labels"`` (N,),
+            goes with them, ``"masks"`` (N, H, W) are pasted, and ``"area"`` (N,) shrinks with its box. All
+            else (``"image_id"``) stays the image's. Where images are blended, boxes may be of any form.
         plan: The plan that mixed the images.
         min_visible: Share of a box's area, in [0, 1].
 
@@ -87,7 +88,7 @@ def mix_objects(
             row = place if len(plan.mask) > 1 else 0
             own, others = plan.mask[row, 0], entries[partner]
             if plan.window is not None:
-                others = _resized(others, plan.window[row if len(plan.window) > 1 else 0], tuple(own.shape))
+                others = _resized(others, plan.window[place], tuple(own.shape))
             parts = _visible(entries[place], own, min_visible), _visible(others, ~own, min_visible)
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         mixed.append({**targets[place], **joined})
@@ -114,6 +115,8 @@ def _visible(entries: Entries, mask: Tensor, min_visible: float) -> Entries:
         keep = (share > 0) & (share >= min_visible)
         if "area" in entries:
             entries["area"] = entries["area"] * share.to(torch.float32)
+    if "masks" in entries:
+        keep = keep & (entries["masks"] != 0).flatten(1).any(1)
     kept = {name: entry[keep] for name, entry in entries.items()}
     return kept | {"weights": _ones(kept)}
 
@@ -126,6 +129,8 @@ def _resized(entries: Entries, window: Tensor, size: tuple[int, ...]) -> Entries
     for name in {"boxes", "keypoints"} & set(entries):  # whole numbers would take half of a window for none
         if not entries[name].is_floating_point():
             entries[name] = entries[name].float()
+    if "area" in entries:
+        entries["area"] = entries["area"] * (across * down)
     if "boxes" in entries:
         scale = entries["boxes"].new_tensor([across, down, across, down])
         entries["boxes"] = entries["boxes"] * scale + entries["boxes"].new_tensor([left, top, left, top])

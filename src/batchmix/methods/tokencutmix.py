@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from batchmix.core.applying import apply_plan
-from batchmix.core.batches import Kind, Kinds, Leaf, lead_of, target_of
+from batchmix.core.batches import Kinds, Leaf, lead_of, target_of
 from batchmix.core.masks import draw_partners, who_stays
 from batchmix.core.plan import MixPlan, describe
 from batchmix.core.sampling import Policy, check_alpha, check_choice, check_flag, sample_lam
@@ -100,10 +100,7 @@ class TokenCutMix(Mixer):
 
     def _kinds_of(self, x: Any, kinds: Kinds | None) -> Kinds:
         """All of ``x`` but an attention mask has a value for each token, but for what the user names."""
-        found: dict[str, Kind] = {"x": "input"}
-        if isinstance(x, Mapping) and "attention_mask" in x:
-            found["x.attention_mask"] = "attention_mask"
-        return {**found, **(kinds or {})}
+        return {"x": "input", **(kinds or {})}
 
     def _kinds_in(self, batch: Any, kinds: Kinds | None) -> Kinds:
         """Ids of tokens are known by the names that tokenizers give them."""
