@@ -227,3 +227,21 @@ def test_a_mean_over_samples_can_be_weighted_by_hand() -> None:
 
 if __name__ == "__main__":
     torch.multiprocessing.start_processes(_one_of_two, args=(sys.argv[1],), nprocs=2, start_method="fork")
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")  # of what was loaded, as of any metric
+def test_the_state_of_a_wrapped_metric_is_kept_and_merged() -> None:
+    def made() -> DominantLabel:
+        metric = DominantLabel(MulticlassAccuracy(4, average="micro"))
+        metric.persistent(True)
+        return metric
+
+    first, second, restored = made(), made(), made()
+    first.update(torch.eye(4), torch.arange(4))
+    second.update(torch.eye(4), torch.arange(4).flip(0))
+    restored.load_state_dict(first.state_dict())
+    assert (float(restored.compute()), float(second.compute())) == (1, 0)
+    first.merge_state(second)
+    assert float(first.compute()) == 0.5
+    with pytest.raises(bm.MixError, match=r"^merge_state takes the state of one metric"):
+        DominantLabel(MetricCollection([MulticlassAccuracy(4)])).merge_state(first)

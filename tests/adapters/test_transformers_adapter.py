@@ -627,6 +627,24 @@ def test_errors_of_the_model_that_are_not_ours_stay_as_they_are(tmp_path: Path) 
         mixup(make_trainer(Broken(), tmp_path)).train()
 
 
+def test_boxes_with_weights_need_a_loss_that_reads_them(tmp_path: Path) -> None:
+    """A detector's own loss reads none: an object of a thousandth of the image would count in full."""
+    x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = [{"class_labels": torch.tensor([i]), "boxes": torch.tensor([[2.0, 2, 6, 6]])} for i in range(4)]
+    batch = {"pixel_values": x, "labels": labels}
+    trainer = make_trainer(build(RESNET), tmp_path)
+    step = mixup(trainer, bm.Mixup(0.4, partner="roll", seed=1)).training_step
+    with pytest.raises(
+        bm.MixError, match=r"^labels takes a mixer that pastes boxes, .*, got Mixup and the model's"
+    ):
+        step.mix(batch)
+    trainer.compute_loss_func = lambda outputs, labels, **_: outputs
+    assert len(step.mix(batch)["labels"][0]["weights"]) == 2
+    trainer.compute_loss_func = None
+    pasted = mixup(trainer, bm.CutMix(1.0, seed=1)).training_step.mix(batch)["labels"]
+    assert all((part["weights"] == 1).all() for part in pasted)
+
+
 def test_options_of_mixup_stand_in_for_a_mixer(tmp_path: Path) -> None:
     made = mixup(make_trainer(build(RESNET), tmp_path), alpha=0.2, seed=1).training_step.mixer
     assert repr(made) == repr(bm.Mixup(0.2, seed=1))

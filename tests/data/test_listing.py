@@ -156,6 +156,23 @@ def test_a_class_may_have_no_test_images(tmp_path: Path) -> None:
     assert _names(list_images(tmp_path))[1] == ["test/cat/1.jpg"]
 
 
+def test_a_folder_in_a_class_may_be_a_link_and_a_circle_ends(tmp_path: Path) -> None:
+    _touch(tmp_path / "images", "dog/1.jpg", "cat/1.jpg", "cat/2.jpg")
+    _touch(tmp_path / "more", "3.jpg", "4.jpg")
+    (tmp_path / "images" / "cat" / "sub").symlink_to(tmp_path / "more")
+    (tmp_path / "more" / "back").symlink_to(tmp_path / "images" / "cat")
+    names = [name for part in _names(list_images(tmp_path / "images")) for name in part]
+    assert sorted(names) == ["cat/1.jpg", "cat/2.jpg", "cat/sub/3.jpg", "cat/sub/4.jpg", "dog/1.jpg"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_with_the_name_of_an_image_is_named(tmp_path: Path) -> None:
+    _touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    os.mkfifo(tmp_path / "dog" / "2.jpg")
+    with pytest.raises(DataError, match=r"dog/2\.jpg has the name of an image, and is no file$"):
+        list_images(tmp_path)
+
+
 def test_a_dangling_link_is_named(tmp_path: Path) -> None:
     _touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
     (tmp_path / "cat" / "2.jpg").symlink_to(tmp_path / "gone")

@@ -131,6 +131,18 @@ class DominantLabel(WrapperMetric):
         self.metric.reset()
         super().reset()
 
+    def persistent(self, mode: bool = False) -> None:
+        """Whether the metric's state is part of ``state_dict``, as of any metric."""
+        super().persistent(mode)
+        self.metric.persistent(mode)
+
+    def merge_state(self, incoming_state: Any) -> None:
+        """Take in what another, or its metric, has seen."""
+        other = incoming_state.metric if isinstance(incoming_state, DominantLabel) else incoming_state
+        if isinstance(self.metric, MetricCollection):
+            raise MixError("merge_state takes the state of one metric, got that of a MetricCollection")
+        self.metric.merge_state(other)
+
     # What the metric says of itself
 
     @property

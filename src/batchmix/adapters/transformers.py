@@ -140,7 +140,20 @@ class _MixingStep:
         x = {key: batch[key] for key in self.input_keys(batch)}
         y = {key: batch[key] for key in self.label_keys(batch)}
         x, y = self.mixer(x, y, kinds=self.kinds)
+        for key, value in y.items():
+            self._check_weighted(key, value)
         return {**batch, **x, **y}
+
+    def _check_weighted(self, key: str, objects: Any) -> None:
+        """Refuse boxes with weights that the model's own loss does not read: all would count in full."""
+        trainer = self.trainer
+        own = trainer.compute_loss_func is None and type(trainer).compute_loss is Trainer.compute_loss
+        weights = [one["weights"] for one in objects if "weights" in one] if isinstance(objects, list) else []
+        if own and any(bool((part != 1).any()) for part in weights):
+            raise MixError(
+                f"{key} takes a mixer that pastes boxes, such as bm.CutMix(1.0), or a compute_loss_func that "
+                f"reads their 'weights', got {type(self.mixer).__name__} and the model's own loss"
+            )
 
     def input_keys(self, batch: Mapping[str, Any]) -> tuple[str, ...]:
         """What is to be mixed, and the attention mask that belongs to it."""

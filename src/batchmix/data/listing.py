@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -160,6 +161,8 @@ def _classes(folder: Path) -> tuple[str, ...]:
 def _entries(folder: Path, place: Path, label: int) -> Iterator[Entry]:
     for path in sorted(_walk(place)):
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
+            raise DataError(f"{path} has the name of an image, and is no file")
         yield Entry(path.relative_to(folder).as_posix(), label, status.st_size, status.st_mtime_ns)
 
 
@@ -167,8 +170,14 @@ def _walk(place: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise error
 
-    for parent, folders, names in os.walk(place, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen = set()
+    for parent, folders, names in os.walk(place, onerror=refuse, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link to a folder above it, or to one that was read
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             if not name.startswith(".") and name.lower().endswith(SUFFIXES):
                 yield Path(parent, name)
