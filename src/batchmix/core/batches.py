@@ -210,8 +210,8 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...], channels: i
     if isinstance(value, MixedTarget):
         raise MixError(f"{path} takes a batch that is not mixed yet, got a MixedTarget")
     if not isinstance(value, Tensor) or value.dim() == 0:
-        tensor = f"a tensor (B, ...), such as torch.as_tensor({path})" if hasattr(value, "__array__") else ""
-        raise MixError(f"{path} takes {tensor or 'a tensor (B, ...)'}{_or_pass(path)}, got {describe(value)}")
+        such = f", such as torch.as_tensor({path})" if hasattr(value, "__array__") else ""
+        raise MixError(f"{path} takes a tensor (B, ...){such}{_or_pass(path)}, got {describe(value)}")
     if value.is_nested:  # which has no shape
         raise MixError(f"{path} takes a dense tensor, such as {path}.to_padded_tensor(0.0), got a nested one")
     floating = value.is_floating_point()

@@ -167,6 +167,13 @@ def check_alpha(alpha: object, name: str = "alpha") -> float:
     return float(alpha)
 
 
+def check_positive(value: object, name: str, takes: str) -> float:
+    """Return a finite number above 0 as a float, or raise a MixError that says what ``name`` takes."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
+        raise MixError.of(name, value, takes)
+    return float(value)
+
+
 def check_probability(p: object, name: str = "p") -> float:
     """Return ``p`` as a float, or raise a MixError that names it."""
     if isinstance(p, bool) or not isinstance(p, Real):

@@ -18,7 +18,6 @@ Paper: Yao et al. 2022, C-Mixup: Improving Generalization in Regression, arXiv:2
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import TYPE_CHECKING, ClassVar, get_args
 
 import torch
@@ -31,6 +30,7 @@ from batchmix.core.sampling import (
     check_alpha,
     check_choice,
     check_flag,
+    check_positive,
     describe_target,
     sample_lam,
 )
@@ -82,11 +82,8 @@ class CMixup(Mixer):
         **options: Unpack[MixerOptions],
     ) -> None:
         self.alpha = check_alpha(alpha)
-        number: object = sigma  # numpy's numbers too, which are no float to a type checker
-        if isinstance(number, bool) or not isinstance(number, Real) or not 0 < float(number) < math.inf:
-            raise MixError.of("sigma", sigma, "a finite number > 0, in the units of the labels")
         check_choice("per", per, get_args(PerSample))
-        self.sigma = float(sigma)
+        self.sigma = check_positive(sigma, "sigma", "a finite number > 0, in the units of the labels")
         self.per = per
         self.fold = check_flag("fold", fold)
         super().__init__(**options)

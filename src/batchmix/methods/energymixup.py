@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
@@ -34,7 +33,7 @@ from batchmix.core.batches import Leaf
 from batchmix.core.blending import blend
 from batchmix.core.masks import draw_partners, plan_of_weights
 from batchmix.core.plan import MixPlan, as_rows, describe
-from batchmix.core.sampling import Policy, check_alpha, check_choice, check_flag, sample_lam
+from batchmix.core.sampling import Policy, check_alpha, check_choice, check_flag, check_positive, sample_lam
 from batchmix.errors import MixError
 from batchmix.kernels.layout import widest_on
 from batchmix.mixer import Mixer, MixerOptions
@@ -84,9 +83,8 @@ class EnergyMixup(Mixer):
         **options: Unpack[MixerOptions],
     ) -> None:
         self.alpha = check_alpha(alpha)
-        number = isinstance(rate, Real) and not isinstance(rate, bool)
-        if rate is not None and not (number and 0 < float(rate) < math.inf):
-            raise MixError.of("rate", rate, "a sampling rate in Hz, > 0")
+        if rate is not None:
+            check_positive(rate, "rate", "a sampling rate in Hz, > 0")
         check_choice("partner", partner, get_args(Policy))
         self.rate = rate
         self.fold = check_flag("fold", fold)

@@ -112,7 +112,7 @@ def given_or_mixup(mixer: Any, options: Mapping[str, Any]) -> Mixer:
     """The mixer that an adapter was given, or the ``Mixup`` of the options in its place.
 
     Raises:
-        MixError: If it is no mixer, or was given beside options, or ``Mixup`` does not take them.
+        MixError: If it is no mixer, or was given beside options, or an option is out of its range.
     """
     if mixer is not None and not isinstance(mixer, Mixer):
         raise MixError.of("mixer", mixer, "a mixer such as bm.Mixup(0.4), or alpha=0.4 in its place")

@@ -24,7 +24,7 @@ from batchmix.recipe.evaluation import Autocast
 from batchmix.recipe.images import MEAN, STD, ImageBatches, normalize
 from batchmix.recipe.learner import Learner
 from batchmix.recipe.machine import in_bfloat16
-from batchmix.recipe.nets import check_device, compile_mode, net_on
+from batchmix.recipe.nets import compile_mode, net_on
 from batchmix.recipe.network import whiten
 from batchmix.recipe.optimizers import set_rate
 from batchmix.recipe.schedules import momentum_at, rate_at
@@ -109,11 +109,9 @@ class Training:
         self.world, self.exact = world, exact
         self.device = device
         images, labels = images[: config.images].to(device), labels[: config.images].long().to(device)
-        if learner is None:
-            check_device(config, device, world.size, exact=exact)
-            learner = Learner(net_on(device, config, num_classes), config, device)
-        learner.check(config)
-        self.learner = learner
+        if learner is not None:
+            learner.check(config)
+        self.learner = learner or Learner(net_on(device, config, num_classes), config, device)
         self.net, self.optimizers = self.learner.net, self.learner.optimizers
         if self.net.whitening is not None:
             whiten(self.net, normalize(images[:WHITENING_IMAGES], mean, std))
