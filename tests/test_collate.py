@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
 import io
 import itertools
 import pickle
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import numpy.random  # noqa: F401 (else forked workers import it, and what a collection prints there breaks in)
 import pytest
 import torch
 import torch.multiprocessing
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from batchmix import MixedTarget, MixError, Mixup, off_after
 from batchmix.choice import Choice
 from batchmix.collate import MixCollate
 from batchmix.core.draws import as_rank
+from batchmix.loaders import finish
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 
@@ -142,6 +147,31 @@ def test_spawned_workers_draw_as_the_rank_that_starts_them(
     assert alone != without_workers[:5]
 
 
+class Own:
+    """A collate function of a user's, around a mixer."""
+
+    def __init__(self) -> None:
+        self.mixer = mixup()
+
+    def __call__(self, samples: list[Any]) -> Any:
+        return self.mixer(*default_collate(samples))
+
+
+@pytest.mark.parametrize("told", [None, "0"])  # torchrun's word; or that of a launcher that counts hosts
+@pytest.mark.parametrize("make", [Own, lambda: MixCollate(mixup())], ids=["own", "ours"])
+def test_what_the_starting_process_is_goes_with_the_mixer(
+    make: Callable[[], Any], told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", told) if told else monkeypatch.delenv("RANK", raising=False)
+    drawn = []
+    for own in (0, 1):
+        with as_rank(own):  # as in a process group, which its workers do not belong to
+            sent = pickle.dumps(make())
+        monkeypatch.setattr("batchmix.core.draws.get_worker_info", lambda: SimpleNamespace(seed=3))
+        drawn.append(pickle.loads(sent)([Numbers()[i] for i in range(4)])[1].lam.tolist())
+    assert drawn[0] != drawn[1]
+
+
 @needs_fork
 @pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("stop", [0, 1, 7, 10])
@@ -248,6 +278,14 @@ def test_what_reads_ahead_without_workers_repeats_no_draw(
     assert collate.step == 8
 
 
+def test_what_holds_a_loader_may_hold_anything(without_workers: list) -> None:
+    collate = MixCollate(mixup())
+    holder, gone = Holder(loader_of(collate)), Numbers()
+    holder.torch, holder.kind, holder.gone = torch, Numbers, weakref.proxy(gone)  # type: ignore[attr-defined]
+    del gone
+    assert [seen(batch) for batch in collate.epoch(holder)] == without_workers[:5]
+
+
 @needs_fork
 @pytest.mark.parametrize("persistent", [False, True])
 def test_a_loop_that_nobody_closes_may_be_followed_by_another(persistent: bool) -> None:
@@ -274,52 +312,115 @@ def test_loaders_may_take_turns(persistent: bool) -> None:
             assert target.lam.tolist() == same.lam.tolist()
 
 
-class Announcing:
-    """The shared numbers as a worker reads them, with something done after a number of reads."""
-
-    def __init__(self, shared: Tensor, reads: int, announce: Callable[[], object]) -> None:
-        self.shared, self.left, self.announce = shared, reads, announce
-
-    def __getitem__(self, place: int) -> Tensor:
-        value = self.shared[place].clone()
-        self.left -= 1
-        if self.left == 0:
-            self.announce()
-        return value
-
-    def __setitem__(self, place: int, value: int) -> None:
-        self.shared[place] = value
+def steps_of(targets: Iterable[MixedTarget]) -> list[int]:
+    """The step that each was drawn at, found by drawing anew at every step."""
+    known = {tuple(mixup().plan(torch.zeros(2, 1), step=step).lam.tolist()): step for step in range(40)}
+    return [known[tuple(target.lam.tolist())] for target in targets]
 
 
-class Prefetching(DataLoader):
-    """Ten batches that go to one worker, two ahead."""
+class Twelve(torch.utils.data.IterableDataset):
+    """Six batches of two from all workers together, in turn."""
 
-    def __init__(self, collate: MixCollate) -> None:
-        super().__init__(Numbers(10), 1, collate_fn=collate, num_workers=1, prefetch_factor=2)
+    def __iter__(self) -> Iterator[Any]:
+        worker = torch.utils.data.get_worker_info()
+        own, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        return ((torch.rand(3), i) for i in range(12) if i // 2 % workers == own)
 
-    def __iter__(self) -> Any:
-        return iter(range(10))
 
-
-@pytest.mark.parametrize("reads", range(1, 8))
-def test_a_pass_may_be_announced_at_any_moment_of_a_left_over_batch(
-    reads: int, monkeypatch: pytest.MonkeyPatch
+@needs_fork
+@pytest.mark.parametrize("taken", [3, 4, 5, 6])
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (1, True), (2, False), (2, True)])
+def test_what_an_iterable_dataset_was_asked_for_in_vain_does_not_count(
+    workers: int, persistent: bool, taken: int
 ) -> None:
-    monkeypatch.setattr(
-        "batchmix.collate.get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1, seed=9)
+    collate = MixCollate(mixup())
+    loader = DataLoader(Twelve(), 2, num_workers=workers, persistent_workers=persistent, collate_fn=collate)
+    for epoch in range(3):
+        targets = [target for _, target in itertools.islice(collate.epoch(loader), taken)]
+        assert steps_of(targets) == list(range(epoch * taken, (epoch + 1) * taken))
+
+
+class Broken(Numbers):
+    """One sample cannot be read until it is mended, in whatever process."""
+
+    def __init__(self, broken: int) -> None:
+        super().__init__(24)
+        self.broken = torch.tensor(broken).share_memory_()
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == self.broken:
+            raise OSError("a broken image")
+        return super().__getitem__(index)
+
+
+@needs_fork
+@pytest.mark.parametrize("taken", [1, 12])
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (1, True), (2, True), (3, False)])
+def test_a_batch_that_could_not_be_made_does_not_count(workers: int, persistent: bool, taken: int) -> None:
+    collate, data = MixCollate(mixup()), Broken(9)
+    loader = DataLoader(data, 2, num_workers=workers, persistent_workers=persistent, collate_fn=collate)
+    with contextlib.suppress(OSError):  # seen, or prefetched alone
+        list(itertools.islice(collate.epoch(loader), taken))
+    assert collate.step == min(taken, 4)
+    data.broken.fill_(-1)
+    collate.step = 20
+    assert steps_of(target for _, target in collate.epoch(loader)) == list(range(20, 32))
+
+
+@needs_fork
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_loader_may_follow_one_that_was_left_early(workers: int, persistent: bool) -> None:
+    collate = MixCollate(mixup())
+    one, other = (
+        DataLoader(
+            data, 2, num_workers=workers, persistent_workers=persistent and workers > 0, collate_fn=collate
+        )
+        for data in (Slow(24), Numbers(24))
     )
-    main = MixCollate(mixup())
-    first = main.epoch(Prefetching(main))
-    next(first)
-    worker = copy.copy(main)  # the numbers are shared, as with a process of its own
-    assert [worker._next_step() for _ in range(2)] == [0, 1]
-    first.close()  # three were sent, and one has arrived
-    second = main.epoch(Prefetching(main))
-    worker._shared = Announcing(main._shared, reads, lambda: next(second))  # type: ignore[assignment]
-    assert worker._next_step() == 2
-    if worker._shared.left > 0:  # so many reads there were not
-        next(second)
-    assert [worker._next_step() for _ in range(3)] == [1, 2, 3]
+    for start in (0, 8):
+        early = [target for _, target in itertools.islice(collate.epoch(one), 3)]
+        assert steps_of(early) == list(range(start, start + 3))
+        later = [target for _, target in itertools.islice(collate.epoch(other), 5)]
+        assert steps_of(later) == list(range(start + 3, start + 8))
+
+
+@needs_fork
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_passes_at_once_are_refused(workers: int) -> None:
+    collate = MixCollate(mixup())
+    one, other = loader_of(collate, workers=workers), loader_of(collate, workers=workers)
+    for begin in (lambda: next(collate.epoch(other)), lambda: setattr(collate, "step", 7)):
+        loop = collate.epoch(one)
+        next(loop)
+        begin()
+        with pytest.raises(MixError, match="loader takes one pass at a time with a MixCollate, got another"):
+            next(loop)
+    assert collate.step == 7
+
+
+@needs_fork
+@pytest.mark.parametrize("whole", [False, True])
+def test_workers_that_persist_end_with_their_loader(whole: bool) -> None:
+    collate = MixCollate(mixup())
+    loader = loader_of(collate, workers=2, persistent=True)
+    list(itertools.islice(collate.epoch(loader), 5 if whole else 2))
+    workers = loader._iterator._workers
+    gone = weakref.ref(loader)
+    gc.disable()  # which would find them some time
+    try:
+        del loader
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert not any(worker.is_alive() for worker in workers)
+    collate.step = 0
+
+
+def test_workers_that_die_after_a_pass_was_left_keep_nobody_waiting() -> None:
+    waiting = SimpleNamespace(_tasks_outstanding=2, _next_data=lambda: 1 / 0)
+    finish(SimpleNamespace(_iterator=waiting))  # type: ignore[arg-type]
+    assert next(waiting._sampler_iter, None) is None
 
 
 class SlowAt4(Numbers):
@@ -495,6 +596,10 @@ def test_wrong_calls_say_what_they_take() -> None:
         (lambda: setattr(collate, "step", -1), "step takes a whole number >= 0, got -1"),
         (
             lambda: list(collate.epoch(DataLoader(Numbers()))),
+            "loader takes a DataLoader with collate_fn=this",
+        ),
+        (
+            lambda: list(collate.epoch(Holder(DataLoader(Numbers())))),
             "loader takes a DataLoader with collate_fn=this",
         ),
         (lambda: collate.load_state_dict({"seed": 2**70, "step": 3}), "seed takes a number below 2**64"),

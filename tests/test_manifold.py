@@ -17,6 +17,7 @@ import torch.distributed
 import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
 import reference
@@ -147,6 +148,20 @@ def test_the_model_is_pickled_and_copied_after_a_block(model: nn.Module) -> None
     with manifold(X, Y) as two:
         model(X)
     assert torch.equal(one.lam, two.lam)
+
+
+@pytest.mark.parametrize("place", [INPUT, "act"])
+def test_a_copy_made_inside_of_a_block_is_not_mixed(model: nn.Module, place: str) -> None:
+    layers = [] if place == INPUT else [place]
+    mixed = by_hand(model, place)
+    with ManifoldMixup(model, layers, mixer=mixup(), with_input=place == INPUT)(X, Y):
+        twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model)), AveragedModel(model).module]
+        torch.testing.assert_close(model(X), mixed)
+    for twin in twins:
+        torch.testing.assert_close(twin(X), model(X))
+        assert twin(X[:2]).shape == (2, 3)
+        with ManifoldMixup(twin, layers, mixer=mixup(), with_input=place == INPUT)(X, Y):
+            torch.testing.assert_close(twin(X), mixed)
 
 
 def test_a_block_inside_a_block_is_refused_and_the_first_goes_on(model: nn.Module) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +21,7 @@ from batchmix import (
     ramp,
     sample_lam,
 )
+from batchmix.core.draws import Draws
 from refusals import assert_named
 
 X, Y = torch.rand(4, 3, generator=torch.Generator().manual_seed(0)), torch.arange(4)
@@ -106,6 +109,39 @@ def test_a_state_of_another_form_is_refused_and_changes_nothing(state: dict[str,
     with pytest.raises(MixError, match=" takes "):
         mixer.load_state_dict(state)
     assert mixer.state_dict() == {"seed": 5, "step": 0}
+
+
+@pytest.mark.parametrize("name", ["step", "seed"])
+@pytest.mark.parametrize("value", [-1, 2000 / 10, "a", None, True])
+def test_a_state_that_could_not_be_loaded_is_not_taken(name: str, value: object) -> None:
+    mixer = Mixup(seed=0)
+    with pytest.raises(MixError, match=f"^{name} takes a whole number >= 0, got "):
+        setattr(mixer, name, value)
+    setattr(mixer, name, np.int64(3))
+    assert type(mixer.state_dict()[name]) is int
+    mixer.load_state_dict(mixer.state_dict())
+
+
+def test_threads_that_share_a_mixer_draw_apart() -> None:
+    class Late(Mixup):
+        """Time passes between reading the step and counting it."""
+
+        def _draws(self, step: int | None) -> Draws:
+            draws = super()._draws(step)
+            time.sleep(0.002)
+            return draws
+
+    mixer, drawn = Late(seed=0), []
+
+    def draw() -> None:
+        drawn.extend(tuple(mixer.plan(X).lam.tolist()) for _ in range(5))
+
+    threads = [threading.Thread(target=draw) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(drawn)) == mixer.step == 20
 
 
 def test_repr_shows_how_it_was_made() -> None:

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+from weakref import ReferenceType, ref
 
 import torch
 from torch.utils.data import DataLoader, default_collate, get_worker_info
 
 from batchmix.core.batches import Kinds
-from batchmix.core.draws import as_rank, rank
-from batchmix.core.plan import describe
 from batchmix.errors import MixError
 from batchmix.loaders import (
     FROM_THE_START,
     Resumption,
     UnderWay,
     drop_early_workers,
-    loader_in,
+    finish,
+    loaders_in,
     resumption,
 )
-from batchmix.mixer import Mixer
+from batchmix.mixer import Mixer, check_mixer
 
 # Places in the numbers that the main process shares with the workers.
-PASS, START, SEED, ENABLED, LAST_PASS, LAST_SENT, LAST_CLAIM, CLAIM, PLACES = range(9)
+PASS, START, SEED, ENABLED, CLAIM, PLACES = range(6)
 
 
 class MixCollate:
@@ -47,8 +47,8 @@ class MixCollate:
     a pass but not in the order of arrival. What else of a mixer is changed later, such as ``alpha``, does
     not reach workers that persist: give it a schedule.
 
-    Loaders may take turns with one MixCollate. Where their workers persist and passes are left early, give
-    each its own: a worker that is late with a batch that nobody waits for takes the other loader's place.
+    Loaders may take turns with one MixCollate, a pass of one after a pass of another; two at the same time
+    need one each.
 
     torchdata's StatefulDataLoader goes on inside of a pass with the same draws where it is iterated with
     ``epoch``, after both have loaded their states: another worker than the first may be next, which
@@ -58,7 +58,8 @@ class MixCollate:
     (``dispatch_batches``, its default for iterable datasets): mix in the loop there.
 
     A pass that nobody has announced is drawn by every worker for itself, apart from all other workers and
-    passes; a schedule is refused there, since a worker cannot know how many batches the others had.
+    passes; a schedule is refused there, since a worker cannot know how many batches the others had. Workers
+    that persist take it for more of the pass that was announced last.
 
     Args:
         mixer: Any method or choice of methods.
@@ -89,8 +90,7 @@ class MixCollate:
         *,
         kinds: Kinds | None = None,
     ) -> None:
-        if not isinstance(mixer, Mixer):
-            raise MixError(f"mixer takes a method such as Mixup(0.4), got {describe(mixer)}")
+        check_mixer(mixer)
         if not callable(collate_fn):
             raise MixError.of("collate_fn", collate_fn, "a callable of a list of samples")
         _check_seed(mixer.seed)
@@ -100,13 +100,14 @@ class MixCollate:
         shared: Any = torch.zeros(PLACES, dtype=torch.int64, device="cpu")
         self._shared = shared.share_memory_()
         self._shared[ENABLED] = 1
-        self._rank = 0  # of the process that has spawned this one, whom nothing else may tell
         # Of the pass under way, as this process knows it: its number, the step it starts at, the worker that
         # makes the first batch, whether it is mixed, and how many batches this process has made of it. A
         # worker starts from a copy; that is how it learns of another first one, since a loader that goes on
         # inside of a pass starts new workers. Of a pass that workers hear of later, 0 is the first.
         self._pass, self._start, self._first, self._enabled, self._made = 0, 0, 0, True, 0
         self._under_way: UnderWay | None = None
+        # Of the pass before, whose workers may still be at it; not held, since it holds this object.
+        self._left: ReferenceType[DataLoader[Any]] | None = None
 
     # What the DataLoader calls, here or in a worker
 
@@ -124,14 +125,13 @@ class MixCollate:
         """
         batch = self.collate_fn(samples)
         step = self._next_step()
-        with as_rank(rank(self._rank)):
-            if self._enabled:
-                return self._mix(batch, step)
-            p, self.mixer.p = self.mixer.p, 0.0  # the same targets, none of them mixed, and steps go on
-            try:
-                return self._mix(batch, step)
-            finally:
-                self.mixer.p = p
+        if self._enabled:
+            return self._mix(batch, step)
+        p, self.mixer.p = self.mixer.p, 0.0  # the same targets, none of them mixed, and steps go on
+        try:
+            return self._mix(batch, step)
+        finally:
+            self.mixer.p = p
 
     # What the main process says
 
@@ -168,30 +168,27 @@ class MixCollate:
         in the loop, ``state_dict`` is what the next batch starts from. A pass may be left early.
 
         Args:
-            loader: A DataLoader with this object as its ``collate_fn``, or what holds one: a progress bar, a
-                prefetcher, a loader that Accelerate prepared.
+            loader: A DataLoader with this object as its ``collate_fn``, or what holds one: a progress bar
+                (``collate.epoch(tqdm(loader))``), a prefetcher, a loader that Accelerate prepared.
 
         Yields:
             The loader's batches.
 
         Raises:
-            MixError: If ``loader`` is a DataLoader that collates otherwise.
+            MixError: If ``loader`` is, or holds, DataLoaders that collate otherwise; at the next batch, if
+                since the last one another pass was begun or ``step`` was set.
         """
-        if isinstance(loader, DataLoader) and loader.collate_fn is not self:
-            raise MixError.of("loader", loader.collate_fn, "a DataLoader with collate_fn=this MixCollate")
-        start, found = self.step, loader_in(loader, self)
+        start, found = self.step, self._loader_in(loader)
         drop_early_workers(found)
         self._announce(resumption(found))
-        self._under_way = under_way = UnderWay(found)
+        self._under_way = under_way = UnderWay(loader, found)
         try:
-            for batch in loader:
-                under_way.received += 1
+            for batch in under_way:
                 self.mixer.step = start + under_way.received
                 yield batch
-            under_way.ended = True
         finally:
             if self._under_way is under_way:  # else the next pass has begun, and this loop is over for good
-                self._conclude()
+                self._leave()
 
     def state_dict(self) -> dict[str, int]:
         """All that has to be kept to go on with the same draws: ``{"seed": ..., "step": ...}``."""
@@ -209,7 +206,7 @@ class MixCollate:
         self._announce()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_under_way": None, "_rank": rank(self._rank)}  # a loop is of this process
+        return {**self.__dict__, "_under_way": None, "_left": None}  # a loop is of this process
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -221,31 +218,41 @@ class MixCollate:
 
     # How the two meet
 
+    def _loader_in(self, holder: Iterable[Any]) -> DataLoader[Any] | None:
+        """The loader with this collation in what holds it; None where no loader is to be seen in it."""
+        loaders = list(loaders_in(holder))
+        own = [loader for loader in loaders if loader.collate_fn is self]
+        if loaders and (not own or (isinstance(holder, DataLoader) and holder not in own)):
+            other = loaders[-1].collate_fn
+            raise MixError.of("loader", other, "a DataLoader with collate_fn=this MixCollate")
+        return own[0] if own else None
+
     def _announce(self, resumed: Resumption = FROM_THE_START) -> None:
         """A new pass starts at ``step``. Its number is written last: who sees it finds the rest there."""
         _check_seed(self.mixer.seed)
-        self._conclude()  # a loop that was neither ended nor closed
+        self._leave()  # a loop that was neither ended nor closed
+        if self._left is not None:
+            finish(self._left())
+            self._left = None
         self._start, self._first, self._made = self.mixer.step - resumed.replayed, resumed.first, 0
         self._shared[START] = self._start
         self._shared[SEED] = self.mixer.seed - (self.mixer.seed >> 63 << 64)  # 64 bits, with a sign
         self._pass += 1
         self._shared[PASS] = self._pass
 
-    def _conclude(self) -> None:
-        """The pass under way, if any, is over; workers still make what was sent before it was left."""
-        if self._under_way is None:
-            return
-        self._shared[LAST_SENT] = self._under_way.sent()
-        self._shared[LAST_CLAIM] = self._shared[CLAIM]
-        self._shared[LAST_PASS] = self._pass
-        self._under_way = None
+    def _leave(self) -> None:
+        """The pass under way, if any, is over."""
+        if self._under_way is not None:
+            left, self._under_way = self._under_way, None
+            self._left = None if left.loader is None else ref(left.loader)
+            left.leave()
 
     def _next_step(self) -> int | None:
         """The global step of the batch at hand; None where the mixer counts by itself."""
         worker = get_worker_info()
         if worker is None:  # what holds the loader may read ahead of the batches that have arrived
             return None if self._under_way is None else self._count(0, 1)
-        if not self._follow(worker.id, worker.num_workers, worker.seed - worker.id):
+        if not self._follows(worker.seed - worker.id):
             if _counts_steps(self.mixer):
                 raise MixError(
                     "schedule takes a count of all workers' batches: iterate with `for batch in "
@@ -257,22 +264,17 @@ class MixCollate:
 
     def _count(self, worker: int, workers: int) -> int:
         """The step of the next batch that this process makes of the pass."""
-        step = self._start + self._place(worker, workers) + self._made * workers
+        place = (worker - self._first) % workers  # of its own among the first batches, one a worker
+        step = self._start + place + self._made * workers
         self._made += 1
         return max(0, step)  # a loader may replay more batches than were counted; nobody gets to see those
 
-    def _place(self, worker: int, workers: int) -> int:
-        """Which of the pass's first batches, one a worker, is this worker's."""
-        return (worker - self._first) % workers
-
-    def _follow(self, worker: int, workers: int, loader_seed: int) -> bool:
+    def _follows(self, loader_seed: int) -> bool:
         """Take over what the main process has said; False where it has not announced this pass."""
         announced = int(self._shared[PASS])
         if announced == 0:
             return False
         if announced != self._pass:
-            if self._has_left_over(worker, workers, loader_seed):
-                return True
             self._pass, self._first, self._made = announced, 0, 0
             self._start = int(self._shared[START])
             self._enabled = bool(self._shared[ENABLED])
@@ -291,18 +293,6 @@ class MixCollate:
         if claimed >> 32 < self._pass:
             self._shared[CLAIM] = claimed = own
         return claimed == own or claimed >> 32 > self._pass
-
-    def _has_left_over(self, worker: int, workers: int, loader_seed: int) -> bool:
-        """Whether the batch at hand was sent in the pass before, which the main process left early."""
-        last = int(self._shared[LAST_PASS])
-        if last < self._pass:
-            return False
-        if last > self._pass:  # this worker has not made one batch of that pass yet
-            if int(self._shared[LAST_CLAIM]) != _claim(last, loader_seed):
-                return False  # nor will it: that was the pass of another loader
-            self._pass, self._first, self._made = last, 0, 0
-        place = self._place(worker, workers)
-        return self._made < len(range(place, int(self._shared[LAST_SENT]), workers))
 
     def _mix(self, batch: Any, step: int | None) -> Any:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:

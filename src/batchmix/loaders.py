@@ -1,41 +1,68 @@
-"""What a DataLoader tells of a pass over it: where it starts, and what its workers were sent."""
+"""A pass over a DataLoader: where it starts, and how it is left."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
+from weakref import ProxyTypes
 
 from torch.utils.data import DataLoader
 
+from batchmix.errors import MixError
 
-@dataclass(eq=False)
+
 class UnderWay:
-    """A pass over a loader, as the main process sees it."""
+    """A pass over a loader, batch by batch, as the main process sees it.
 
-    loader: DataLoader[Any] | None  # where one was found
-    received: int = 0
-    ended: bool = False
+    Args:
+        holder: The loader, or what holds it.
+        loader: The loader in it, where one was found.
+    """
 
-    def sent(self) -> int:
-        """How many batches workers make of this pass; 0 where all have arrived, so that none is left over.
+    def __init__(self, holder: Iterable[Any], loader: DataLoader[Any] | None) -> None:
+        self.loader = loader
+        self.received = 0
+        self._holder = holder
+        self._batches: Iterator[Any] | None = None
 
-        A loader keeps ``prefetch_factor`` batches a worker under way, and sends one more for each that
-        arrives. The iterator of workers that persist has counted, also what somebody in between has read
-        ahead.
-        """
-        if self.ended:
-            return 0
-        if self.loader is None:
-            return self.received
-        counted: int | None = getattr(getattr(self.loader, "_iterator", None), "_send_idx", None)
-        if counted is not None:
-            return counted
-        ahead = (self.loader.prefetch_factor or 0) * self.loader.num_workers
+    def __iter__(self) -> UnderWay:
+        self._batches = iter(self._holder)
+        return self
+
+    def __next__(self) -> Any:
+        if self._batches is None:
+            raise MixError(
+                "loader takes one pass at a time with a MixCollate, got another pass or step before this one "
+                "ended: give each loader a MixCollate of its own"
+            )
+        batch = next(self._batches)
+        self.received += 1
+        return batch
+
+    def leave(self) -> None:
+        """Let go of the loader's iterator; the workers of one that does not keep them end with it."""
+        self._batches = None
+
+
+def finish(loader: DataLoader[Any] | None) -> None:
+    """Have workers that persist make what they were sent before a pass was left; nobody gets to see it.
+
+    After it they make no batch of that pass any more. A loader does the same before its next pass, when it
+    is too late to tell them of a new one.
+    """
+    iterator: Any = getattr(loader, "_iterator", None)
+    if not getattr(iterator, "_tasks_outstanding", 0):
+        return
+    iterator._sampler_iter = iter(())  # so that nothing more is sent
+    while (waiting := iterator._tasks_outstanding) > 0:
         try:
-            return min(self.received + ahead, len(self.loader))
-        except TypeError:  # an iterable dataset without a length
-            return self.received + ahead
+            iterator._next_data()
+        except StopIteration:
+            return
+        except Exception:  # a sample that cannot be read, in a batch that nobody waits for
+            if iterator._tasks_outstanding == waiting:  # a worker has died
+                return
 
 
 class Resumption(NamedTuple):
@@ -82,10 +109,11 @@ def _is_replayed(state: Mapping[str, Any]) -> bool:
     return fetcher is not None and fetcher["dataset_iter_state"] is None and state["dataset_state"] is None
 
 
-def loader_in(holder: Any, collate: Callable[..., Any], depth: int = 3) -> DataLoader[Any] | None:
-    """The innermost DataLoader that collates so, of what holds one another."""
-    for held in vars(holder).values() if depth and hasattr(holder, "__dict__") else ():
-        found = loader_in(held, collate, depth - 1)
-        if found is not None:
-            return found
-    return holder if isinstance(holder, DataLoader) and holder.collate_fn is collate else None
+def loaders_in(holder: Any, depth: int = 3) -> Iterator[DataLoader[Any]]:
+    """The DataLoaders of what holds one another, the innermost first."""
+    if depth and not isinstance(holder, (type, ModuleType)) and hasattr(holder, "__dict__"):
+        for held in list(vars(holder).values()):
+            if type(held) not in ProxyTypes:  # what one stands for may be gone
+                yield from loaders_in(held, depth - 1)
+    if isinstance(holder, DataLoader):
+        yield holder

@@ -31,7 +31,7 @@ from batchmix.core.blending import blend
 from batchmix.core.plan import MixPlan, describe
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, shorten
-from batchmix.mixer import Mixer
+from batchmix.mixer import Mixer, check_mixer
 
 Layer = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 """A module's name, all modules of a type, or all for whose name and module a function is true."""
@@ -83,8 +83,7 @@ class ManifoldMixup:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise MixError(f"model takes a torch.nn.Module, got {describe(model)}")
-        if not isinstance(mixer, Mixer):
-            raise MixError(f"mixer takes a method such as Mixup(2.0), got {describe(mixer)}")
+        check_mixer(mixer, "Mixup(2.0)")
         if mixer.normalize is not None:
             raise MixError(
                 "mixer takes one without normalize, since the model is given its own input, got "
@@ -147,45 +146,51 @@ class ManifoldMixup:
 
 
 class _Hook:
-    """Mixes at one place, once in each forward pass of the model."""
+    """Mixes at one place, once in each forward pass of the model; by no plan, never."""
 
     def __init__(self, place: str, plan: MixPlan) -> None:
-        self.place, self.plan = place, plan
+        self.place = place
+        self.plan: MixPlan | None = plan
         self.ran = False  # in the block
         self.done = False  # in this forward pass
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before the model: a new forward pass; its first floating point tensor is the input."""
         self.done = False
-        if self.place != INPUT:
+        if self.place != INPUT or self.plan is None:
             return None
         self.ran = True
         for index, value in enumerate(args):
             if isinstance(value, Tensor) and value.is_floating_point():
-                return (*args[:index], self.mix(value), *args[index + 1 :]), kwargs
+                return (*args[:index], self.mix(value, self.plan), *args[index + 1 :]), kwargs
         for name, value in kwargs.items():
             if isinstance(value, Tensor) and value.is_floating_point():
-                return args, {**kwargs, name: self.mix(value)}
+                return args, {**kwargs, name: self.mix(value, self.plan)}
         raise MixError("with_input takes False where the model is given no floating point tensor, got True")
 
     def after(self, module: nn.Module, args: Any, output: Any) -> Any:
         """After the layer: what it returns, mixed."""
+        if self.plan is None:
+            return None
         if self.done and not _in_backward():
             raise MixError(f"layers takes modules that run once in a forward pass, {self.place!r} ran twice")
         self.ran = self.done = True
         if isinstance(output, (tuple, list)) and output:
-            mixed = [self.mix(output[0]), *output[1:]]
+            mixed = [self.mix(output[0], self.plan), *output[1:]]
             return type(output)(*mixed) if hasattr(output, "_fields") else type(output)(mixed)
-        return self.mix(output)
+        return self.mix(output, self.plan)
 
-    def mix(self, value: Any) -> Tensor:
-        size = len(self.plan)
+    def mix(self, value: Any, plan: MixPlan) -> Tensor:
+        size = len(plan)
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.shape[:1] != (size,):
             raise MixError(
                 f"layers takes places with a floating point tensor (B, ...) of B = {size}, "
                 f"{self.place!r} got {describe(value)}"
             )
-        return blend(value, self.plan.to(value.device))
+        return blend(value, plan.to(value.device))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "plan": None}  # nobody takes it from a copy of the model that the block was for
 
 
 def _in_backward() -> bool:
@@ -207,7 +212,8 @@ def _check_free(model: nn.Module) -> None:
     """Two blocks over one model would mix twice and have one target each."""
     for module in model.modules():
         for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
-            if isinstance(getattr(hook, "__self__", None), _Hook):
+            ours = getattr(hook, "__self__", None)
+            if isinstance(ours, _Hook) and ours.plan is not None:
                 raise MixError(
                     "model takes one block of ManifoldMixup at a time, got a second inside the first"
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar, TypedDict, overload
@@ -29,6 +30,8 @@ from batchmix.core.sampling import check_alpha, check_count, check_probability
 from batchmix.core.schedules import Schedule
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
+
+_TAKING = threading.Lock()  # of the module, as a mixer's own could not be copied or sent
 
 FOR_IMAGES = ("images", "any samples", "samples with values as targets")  # what such methods take
 
@@ -62,10 +65,10 @@ class Mixer:
             looks at pixels is given the normalised images. Floats beside the images are mixed as they are.
 
     Attributes:
-        step: Number of batches drawn so far; assign to it to start elsewhere.
+        step: Number of batches drawn so far, a whole number >= 0; assign to it to start elsewhere.
 
     Raises:
-        MixError: If an argument is not of the form above.
+        MixError: If an argument or attribute is not of the form above.
 
     Example: (a method of one's own)
         >>> class Half(Mixer):
@@ -92,6 +95,8 @@ class Mixer:
     hyperparameters: ClassVar[tuple[str, ...]] = ()
     """Names of the attributes that a schedule can change, besides ``p`` and ``p_sample``; numbers >= 0."""
 
+    _sender: int | None = None  # the rank of the process that this one was sent the mixer by
+
     def __init__(
         self,
         *,
@@ -105,8 +110,26 @@ class Mixer:
         self.p = check_probability(p)
         self.p_sample = check_probability(p_sample, "p_sample")
         self.schedule = self._check_schedule(schedule)
-        self.seed = torch.initial_seed() if seed is None else check_count("seed", seed, 0)
+        self.seed = torch.initial_seed() if seed is None else seed
         self.step = 0
+
+    @property
+    def seed(self) -> int:
+        """Of all draws, a whole number >= 0."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self._seed = check_count("seed", seed, 0)
+
+    @property
+    def step(self) -> int:
+        """Number of batches drawn so far, a whole number >= 0."""
+        return self._step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._step = check_count("step", step, 0)
 
     # What a method provides
 
@@ -285,7 +308,7 @@ class Mixer:
 
     def settings(self, step: int | None = None) -> dict[str, float]:
         """The hyperparameters at ``step``, the next one if left out: ``"p"``, ``"p_sample"``, ``"alpha"``."""
-        step = self.step if step is None else step
+        step = self.step if step is None else check_count("step", step, 0)
         return {name: self._setting(name, step) for name in self._names()}
 
     def state_dict(self) -> dict[str, int]:
@@ -303,8 +326,13 @@ class Mixer:
         seed, step = check_count("seed", state["seed"], 0), check_count("step", state["step"], 0)
         self.seed, self.step = seed, step
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_sender": rank(self._sender)}
+
     def __repr__(self) -> str:
-        shown = {name: value for name, value in vars(self).items() if value not in (None, {})}
+        held = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        held |= {"seed": self.seed, "step": self.step}
+        shown = {name: value for name, value in held.items() if value not in (None, {})}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     # How a draw is made
@@ -350,9 +378,7 @@ class Mixer:
         self, x: Tensor, y: Tensor | None, *, between: bool = False, step: int | None = None
     ) -> MixPlan | None:
         """The next plan, or None where the batch is not mixed, which is known without asking the device."""
-        draws = self._draws(step)
-        if step is None:
-            self.step += 1
+        draws = self._take(step)
         return self._plan(draws, x, y, between, self.normalize)
 
     def _plan(
@@ -394,12 +420,23 @@ class Mixer:
             return normalize(x)
         return torch.zeros((), dtype=normalize.dtype, device=x.device).expand(x.shape)
 
+    def _take(self, step: int | None) -> Draws:
+        """Randomness of ``step`` or, once alone, of the next one: threads that share a mixer draw apart."""
+        if step is not None:
+            return self._draws(step)
+        with _TAKING:
+            draws = self._draws(None)
+            self.step += 1
+        return draws
+
     def _draws(self, step: int | None) -> Draws:
         """Randomness of the next step of this (seed, rank, worker), or of ``step`` in any worker."""
         worker = get_worker_info() if step is None else None
         step = self.step if step is None else check_count("step", step, 0)
         # A worker's own seed differs from worker to worker and from epoch to epoch.
-        return Draws.of(step, f"{self.seed}/{rank()}/{'' if worker is None else worker.seed}/{step}")
+        return Draws.of(
+            step, f"{self.seed}/{rank(self._sender)}/{'' if worker is None else worker.seed}/{step}"
+        )
 
     @property
     def _channels(self) -> int:
@@ -447,6 +484,13 @@ class Mixer:
             if not callable(factor):
                 raise MixError.of(f"schedule[{name!r}]", factor, "a callable of the step")
         return dict(schedule)
+
+
+def check_mixer(mixer: Any, example: str = "Mixup(0.4)") -> Mixer:
+    """Return ``mixer``, or raise a MixError unless it is one."""
+    if not isinstance(mixer, Mixer):
+        raise MixError(f"mixer takes a method such as {example}, got {describe(mixer)}")
+    return mixer
 
 
 def check_pair(name: str, pair: Any) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from batchmix.core.plan import MixPlan, describe
 from batchmix.core.sampling import check_alpha
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
-from batchmix.mixer import Mixer
+from batchmix.mixer import Mixer, check_mixer
 
 
 class RegMixup:
@@ -52,9 +52,7 @@ class RegMixup:
     """
 
     def __init__(self, mixer: Mixer, *, eta: float = 1.0) -> None:
-        if not isinstance(mixer, Mixer):
-            raise MixError(f"mixer takes a method such as Mixup(10.0), got {describe(mixer)}")
-        self.mixer = mixer
+        self.mixer = check_mixer(mixer, "Mixup(10.0)")
         self.eta = check_alpha(eta, "eta")
 
     def __call__(

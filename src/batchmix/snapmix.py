@@ -158,9 +158,7 @@ class _Boxes(Mixer):
 
     def next(self, x: Tensor, y: Tensor, step: int | None) -> tuple[Tensor, Tensor, Tensor] | None:
         """Partners, boxes to paste into and boxes to take; None where the batch is not mixed."""
-        draws = self._draws(step)
-        if step is None:
-            self.step += 1
+        draws = self._take(step)
         settings = self.settings(draws.step)
         if draws.coin >= settings["p"] or not self.mixes(alpha=settings["alpha"]):
             return None

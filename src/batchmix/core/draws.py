@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
+from torch.utils.data import get_worker_info
 
 _taken: ContextVar[int | None] = ContextVar("rank", default=None)
 
@@ -37,16 +38,22 @@ class Draws(NamedTuple):
         return torch.Generator(device if device.type in ("cpu", "cuda") else "cpu").manual_seed(self.seed)
 
 
-def rank(otherwise: int = 0) -> int:
-    """This process's place among those that train together; ``otherwise`` where nothing tells it."""
+def rank(parents: int | None = None) -> int:
+    """This process's place among those that train together; 0 where nothing tells it.
+
+    Args:
+        parents: That of the process which sent what asks, where it was sent: nothing else may tell a spawned
+            DataLoader worker, which belongs to no process group.
+    """
     taken = _taken.get()
     if taken is not None:
         return taken
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
-    # Spawned DataLoader workers belong to no process group, and inherit what torchrun told their parent.
-    told = os.environ.get("RANK", "")
-    return int(told) if told.isdecimal() else otherwise
+    if parents is not None and get_worker_info() is not None:
+        return parents
+    told = os.environ.get("RANK", "")  # torchrun's word; a launcher of one's own may mean the host by it
+    return int(told) if told.isdecimal() else parents or 0
 
 
 @contextmanager
