@@ -55,6 +55,7 @@ def test_the_names_of_the_article_are_there() -> None:
 def test_options_go_to_the_mixer_and_a_ready_one_is_taken() -> None:
     cutmix = bm.CutMix(1.0)
     assert learner().mixup(mixer=cutmix).mix_up.mixer is cutmix
+    assert learner().mixup(cutmix).mix_up.mixer is MixUpCallback(cutmix).mixer is cutmix
     mixer = learner().mixup(0.2, per="batch", fold=False, p=0.5, partner="roll", seed=3).mix_up.mixer
     assert (mixer.alpha, mixer.per, mixer.fold, mixer.p, mixer.partner, mixer.seed) == (
         0.2,
@@ -70,21 +71,18 @@ def test_options_go_to_the_mixer_and_a_ready_one_is_taken() -> None:
     ("options", "wanted"),
     [
         ({"alpha": -1}, "alpha takes a finite number >= 0, got -1"),
-        (
-            {"alpha": bm.Mixup(seed=0)},
-            "alpha takes a number >= 0, and a mixer goes by its name, mixer=, got "
-            + shorten(bm.Mixup(seed=0)),
-        ),
+        ({"alpha": bm.Mixup(seed=0)}, f"alpha takes a number >= 0, got Mixup {shorten(bm.Mixup(seed=0))}"),
+        ({"mixer": 0.4, "alpha": 0.4}, "alpha takes one number, got 0.4 and alpha=0.4"),
         ({"stack_x": 1}, "stack_x takes True or False, got 1"),
         ({"stack_y": None}, "stack_y takes True or False, got None"),
-        ({"mixer": 0.4}, "mixer takes a mixer such as bm.CutMix(1.0), got 0.4"),
+        ({"mixer": "0.4"}, "mixer takes a mixer such as bm.Mixup(0.4), got '0.4'"),
         (
-            {"mixer": bm.Mixup(), "alpha": 0.2},
-            "mixer takes the place of alpha and the options of Mixup, got alpha beside it",
+            {"mixer": bm.Mixup(seed=0), "alpha": 0.4},
+            "mixer takes all options itself, or None where alpha is given, got " + shorten(bm.Mixup(seed=0)),
         ),
         (
-            {"mixer": bm.Mixup(), "per": "batch"},
-            "mixer takes the place of alpha and the options of Mixup, got per beside it",
+            {"mixer": bm.Mixup(seed=0), "per": "batch"},
+            "mixer takes all options itself, or None where per is given, got " + shorten(bm.Mixup(seed=0)),
         ),
     ],
 )

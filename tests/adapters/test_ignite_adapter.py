@@ -175,15 +175,20 @@ def test_a_checkpoint_resumes_the_draws(engine: str, tmp_path: Path) -> None:
 
 def test_options_of_mixup_stand_in_for_a_mixer() -> None:
     x, y = torch.rand(8, 3), torch.arange(8) % 3
-    (got, target), (wanted, _) = mixup_batch(alpha=0.2, seed=1)((x, y)), bm.Mixup(0.2, seed=1)(x, y)
-    assert torch.equal(got, wanted)
-    assert isinstance(target, bm.MixedTarget)
+    wanted, _ = bm.Mixup(0.2, seed=1)(x, y)
+    for prepare_batch in (mixup_batch(alpha=0.2, seed=1), mixup_batch(0.2, seed=1)):
+        got, target = prepare_batch((x, y))
+        assert torch.equal(got, wanted)
+        assert isinstance(target, bm.MixedTarget)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mixer": 0.4}, r"mixer takes a mixer such as bm.Mixup\(0\.4\), .*, got 0\.4"),
+        ({"mixer": "0.4"}, r"mixer takes a mixer such as bm.Mixup\(0\.4\), got '0\.4'"),
+        ({"mixer": True}, r"mixer takes a mixer such as bm.Mixup\(0\.4\), got True"),
+        ({"mixer": -1}, "alpha takes a finite number >= 0, got -1"),
+        ({"mixer": 0.4, "alpha": 0.2}, r"alpha takes one number, got 0\.4 and alpha=0\.2"),
         ({"mixer": bm.CutMix(), "alpha": 1}, "mixer takes all options itself, or None where alpha is given"),
         ({"prepare_batch": 3}, "prepare_batch takes a callable of batch, device and non_blocking, got 3"),
     ],

@@ -139,6 +139,54 @@ def test_methods_with_boxes_find_height_and_width() -> None:
     np.testing.assert_array_equal(np.moveaxis(y, 1, -1), x)
 
 
+def test_steps_of_a_series_are_cut_with_all_their_features() -> None:
+    """(B, steps, features), as Keras' recurrent layers have them."""
+    series = np.random.default_rng(0).random((8, 6, 5), dtype="float32")
+    x, y = first_batch(series, Y[:8], mixer=bm.CutMix(1.0, seed=1), num_classes=CLASSES)
+    (mixed, target) = bm.CutMix(1.0, seed=1)(torch.tensor(series).movedim(-1, 1), torch.as_tensor(Y[:8]))
+    np.testing.assert_array_equal(x, mixed.movedim(1, -1))
+    np.testing.assert_array_equal(y, target.dense(CLASSES))
+    kept = (x == series).mean(-1)
+    assert set(np.unique(kept)) == {0, 1}
+
+    first, _ = first_batch(
+        series, Y[:8], mixer=bm.CutMix(1.0, seed=1), num_classes=CLASSES, data_format="channels_first"
+    )
+    assert set(np.unique((first == series).mean(1))) == {0, 1}
+
+
+def test_labels_of_steps_are_pasted_with_them() -> None:
+    series = np.random.default_rng(0).random((8, 6, 5), dtype="float32")
+    steps = (series[..., 0] * 4).astype("int64")
+    for ids in (steps, steps[..., None]):
+        x, y = first_batch(series, ids, mixer=bm.CutMix(1.0, seed=1), kinds={"y": "segmentation"})
+        np.testing.assert_array_equal(y.reshape(8, 6), (x[..., 0] * 4).astype("int64"))
+
+
+def test_values_beside_a_series_are_blended_by_mixup_whatever_their_number() -> None:
+    """As many as there are steps: to mixup, which cuts nothing, that is no matter."""
+    series = np.random.default_rng(0).random((20, 6, 5), dtype="float32")
+    values = series[..., 0]
+    x, y = first_batch(series, values)
+    np.testing.assert_allclose(y, x[..., 0], atol=1e-6)
+
+
+def test_masks_of_volumes_stay_with_their_voxels() -> None:
+    volumes = np.random.default_rng(0).random((8, 4, 5, 6, 2), dtype="float32")
+    masks = (volumes[..., 0] * 4).astype("int64")
+    for ids in (masks, masks[..., None]):
+        x, y = first_batch(volumes, ids, mixer=bm.CutMix(1.0, seed=1))
+        assert (x != volumes).any()
+        np.testing.assert_array_equal(y.reshape(masks.shape), (x[..., 0] * 4).astype("int64"))
+
+
+def test_arrays_that_run_backwards_are_taken() -> None:
+    x, y = first_batch(X[..., ::-1], Y[::-1], num_classes=CLASSES)
+    mixed, target = by_hand(X[..., ::-1].copy(), Y[::-1].copy())
+    np.testing.assert_array_equal(x, mixed)
+    np.testing.assert_array_equal(y, target.dense(CLASSES))
+
+
 @pytest.mark.parametrize(
     "masks", [(X[..., :1] * 4).astype("int64"), (X[..., 0] * 4).astype("int64")], ids=np.ndim
 )
@@ -346,7 +394,8 @@ def test_the_jax_backend_computes_what_torch_computes() -> None:
 
 
 def test_options_of_mixup_stand_in_for_a_mixer() -> None:
-    assert repr(MixUpDataset(X, Y, alpha=0.2, seed=1).mixer) == repr(bm.Mixup(0.2, seed=1))
+    for options in ({"alpha": 0.2}, {"mixer": 0.2}):
+        assert repr(MixUpDataset(X, Y, seed=1, **options).mixer) == repr(bm.Mixup(0.2, seed=1))
 
 
 # Wrong use
@@ -364,7 +413,13 @@ def test_options_of_mixup_stand_in_for_a_mixer() -> None:
         ({"x": X[:0], "y": Y[:0]}, "x takes at least one sample, got none"),
         ({"x": X, "y": Y, "batch_size": 0}, "batch_size takes a whole number >= 1, got 0"),
         ({"x": X, "y": Y, "shuffle": 3}, "shuffle takes True or False, got 3"),
-        ({"x": X, "y": Y, "mixer": 0.4}, r"mixer takes a mixer such as .*, got 0.4"),
+        (
+            {"x": X, "y": np.array(list("abcd") * 5)},
+            r"^y takes arrays of numbers, .*np.unique\(y, return_inverse=True\)\[1\] .*, got ndarray array",
+        ),
+        ({"x": X.astype(object), "y": Y}, "^x takes arrays of numbers, got ndarray array"),
+        ({"x": X, "y": ["a"] * 20}, "^y takes arrays of numbers, .*, got str 'a'$"),
+        ({"x": X, "y": Y, "mixer": "0.4"}, r"mixer takes a mixer such as .*, got '0.4'"),
         ({"x": X, "y": Y, "mixer": bm.Mixup(), "alpha": 1}, "mixer takes all options itself, or None where"),
         ({"x": X, "y": Y, "num_classes": 0}, "num_classes takes a whole number >= 1"),
         ({"x": X, "y": Y, "data_format": "NCHW"}, "data_format takes 'channels_last' or 'channels_first'"),

@@ -385,9 +385,85 @@ def test_a_loader_that_has_ended_before_the_others_leaves_nothing_to_mix(form: t
     assert callback.mixer.step == 1
 
 
+def test_a_number_is_the_alpha_of_mixup() -> None:
+    assert repr(MixUpCallback(0.2, seed=1).mixer) == repr(bm.Mixup(0.2, seed=1))
+
+
+# Several callbacks
+
+
+FACES, SCENES = {"x": "faces.0", "y": "faces.1"}, {"x": "scenes.0", "y": "scenes.1"}
+
+
+def both_loaders() -> dict[str, DataLoader]:
+    return {"faces": loader(train_batches()), "scenes": loader(train_batches())}
+
+
+class AnotherCallback(MixUpCallback):
+    """One that Lightning takes for another callback."""
+
+
+def test_each_loader_can_have_a_callback_of_its_own(tmp_path: Path) -> None:
+    scenes = bm.CutMix(1.0, seed=6)
+    module, made = Anything(), [MixUpCallback(mixer(), **FACES), MixUpCallback(scenes, **SCENES)]
+    trainer = make_trainer("lightning", *made, max_epochs=1)
+    trainer.fit(module, both_loaders())
+    again = bm.CutMix(1.0, seed=6)
+    assert_mixed([batch["faces"] for batch in module.seen["train"]], expected(train_batches()))
+    assert_mixed(
+        [batch["scenes"] for batch in module.seen["train"]], [again(x, y) for x, y in train_batches()]
+    )
+    assert "batch_to_device" not in vars(trainer.strategy)
+
+    trainer.save_checkpoint(tmp_path / "two.ckpt")
+    kept = torch.load(tmp_path / "two.ckpt", weights_only=False)["callbacks"]
+    assert kept["MixUpCallback(x='faces.0', y='faces.1')"] == {"seed": 5, "step": 3}
+    assert kept["MixUpCallback(x='scenes.0', y='scenes.1')"] == {"seed": 6, "step": 3}
+
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(module, both_loaders())
+    assert len(module.seen["train"]) == 6
+    assert_mixed([batch["faces"] for batch in module.seen["train"][3:]], expected(train_batches(), start=3))
+    assert "batch_to_device" not in vars(trainer.strategy)
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["first in, first out", "last in, first out"])
+def test_hooks_are_released_in_any_order(order: int) -> None:
+    trainer = make_trainer("lightning")
+    made = [MixUpCallback(mixer(), **FACES), MixUpCallback(mixer(), **SCENES)]
+    theirs = trainer.strategy.batch_to_device = lambda batch: batch
+    for one in made:
+        one._intercept(trainer)
+    for one in made[::order]:
+        assert trainer.strategy.batch_to_device is not theirs
+        one._release()
+    assert trainer.strategy.batch_to_device is theirs
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {}),
+        (FACES, {}),
+        (FACES, FACES),
+        (FACES, {"x": "scenes.0", "y": "faces.1"}),
+        ({"x": ("faces", "more"), "y": "y"}, {"x": "faces.0", "y": "z"}),
+    ],
+)
+def test_two_callbacks_for_one_part_of_a_batch_are_refused(first: Any, second: Any) -> None:
+    made = [MixUpCallback(mixer(), **first), AnotherCallback(mixer(), **second)]
+    trainer = make_trainer("lightning", *made, max_epochs=1)
+    with pytest.raises(bm.MixError) as raised:
+        trainer.fit(Anything(), both_loaders())
+    assert one_line(raised).startswith(
+        "callbacks takes one MixUpCallback for a part of the batch, of several methods as bm.Choice({"
+    )
+    assert "batch_to_device" not in vars(trainer.strategy)
+
+
 def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(bm.MixError, match=r"^mixer takes a mixer such as bm.Mixup\(0.4\), .*, got 0.4$"):
-        MixUpCallback(0.4)
+    with pytest.raises(bm.MixError, match=r"^mixer takes a mixer such as bm.Mixup\(0.4\), got '0.4'$"):
+        MixUpCallback("0.4")
     with pytest.raises(bm.MixError, match=r"^mixer takes .* or None where alpha is given, got Mixup"):
         MixUpCallback(mixer(), alpha=0.2)
     with pytest.raises(bm.MixError, match=r"^alpha takes a finite number >= 0, got -1$"):

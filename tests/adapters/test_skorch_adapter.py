@@ -161,6 +161,39 @@ def test_values_and_two_classes_mix_too() -> None:
     assert set(net.predict(X)) <= {0, 1}
 
 
+class TwoHeads(nn.Module):
+    """The same logits for each of two targets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        out = self.net(x)
+        return out, out.flip(1)
+
+
+class SumOfTwo(nn.Module):
+    """A criterion of several targets, in a list or a dict."""
+
+    def forward(self, outputs: tuple[torch.Tensor, ...], targets: Any) -> torch.Tensor:
+        targets = targets.values() if isinstance(targets, dict) else targets
+        return sum(F.cross_entropy(out, y) for out, y in zip(outputs, targets, strict=True))
+
+
+@pytest.mark.parametrize("form", [lambda a, b: (a, b), lambda a, b: {"a": a, "b": b}], ids=["tuple", "dict"])
+def test_a_criterion_of_several_targets_gets_each_of_them_mixed(form: Any) -> None:
+    options = {"criterion": SumOfTwo, "train_split": None, "batch_size": -1, "max_epochs": 1, "verbose": 0}
+    net = MixUpNet(TwoHeads, mixer__seed=1, **options)
+    x, y = torch.as_tensor(X), torch.as_tensor(Y)
+    targets = [form(a, b) for a, b in zip(y, 3 - y, strict=True)]
+    net.fit(torch.utils.data.StackDataset(x, targets), None)
+    out = Net()(bm.Mixup(0.4, seed=1)(x, y)[0])
+    a, b = bm.Mixup(0.4, seed=1)(x, [y, 3 - y])[1]
+    wanted = F.cross_entropy(out, a) + F.cross_entropy(out.flip(1), b)
+    assert train_losses(net) == pytest.approx([wanted.item()], rel=1e-6)
+
+
 def test_what_is_in_doubt_is_told_by_kinds() -> None:
     net = make(kinds={"y": "pass"}, mixer__seed=5).fit(X, Y)  # images are mixed, labels are not
     assert train_losses(net) != train_losses(make(mixer__seed=5).fit(X, Y))
@@ -271,13 +304,20 @@ def test_the_checkpoint_callback_keeps_the_draws(tmp_path: Path) -> None:
     assert pickle.loads((tmp_path / "net.pkl").read_bytes()).mixer_.step == 6
 
 
+def test_a_number_is_the_alpha_of_mixup() -> None:
+    net = make(mixer=0.2, mixer__per="batch").initialize()
+    assert (net.mixer_.alpha, net.mixer_.per) == (0.2, "batch")
+    assert clone(net).set_params(mixer=0.3).initialize().mixer_.alpha == 0.3
+
+
 # Wrong use
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mixer": 0.4}, "mixer takes a Mixer, or a class of them such as Mixup, got 0.4"),
+        ({"mixer": "0.4"}, "mixer takes a Mixer, or a class of them such as Mixup, got '0.4'"),
+        ({"mixer": 0.4, "mixer__alpha": 0.2}, "alpha takes one number, got 0.4 and alpha=0.2"),
         ({"mixer": nn.Identity}, "mixer takes a Mixer, or a class"),
         ({"mixer": bm.Mixup(0.4), "mixer__alpha": 0.2}, "mixer takes a class where there is mixer__alpha"),
         ({"mixer__alpha": -1}, "alpha takes a finite number >= 0, got -1"),

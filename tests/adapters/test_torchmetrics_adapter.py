@@ -15,6 +15,7 @@ from torch import Tensor
 from torchmetrics import MeanSquaredError, MetricCollection, MetricTracker
 from torchmetrics.aggregation import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
+from torchmetrics.wrappers import BootStrapper
 
 import batchmix as bm
 from batchmix.adapters.torchmetrics import DominantLabel, MixedAccuracy
@@ -176,6 +177,45 @@ def test_metrics_pickle_move_and_keep_their_state() -> None:
     new = MixedAccuracy()
     new.load_state_dict(metric.state_dict())
     assert (new.correct, new.total) == (metric.correct, metric.total)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_counts_stay_exact_in_a_module_of_halves(dtype: torch.dtype) -> None:
+    module = torch.nn.ModuleDict({"net": torch.nn.Linear(2, 2), "metric": MixedAccuracy()})
+    metric = module["metric"]
+    metric.update(torch.eye(2), torch.tensor([0, 0]))
+    for change in (lambda: module.to(dtype), module.half, module.bfloat16, metric.reset):
+        change()
+        for state in (metric.correct, metric.total, metric._defaults["total"]):
+            assert state.dtype == torch.float32
+    y = torch.arange(4096) % 4
+    metric.update(torch.eye(4, dtype=dtype)[torch.where(y == 3, 0, y)], y)
+    for _ in range(8):
+        metric.update(torch.eye(4, dtype=dtype)[:1], torch.tensor([1]))
+    assert (metric.correct, metric.total) == (3072, 4104)
+
+
+def test_the_state_moves_and_set_dtype_changes_it() -> None:
+    metric = MixedAccuracy().to("meta", torch.bfloat16)
+    for state in (metric.correct, metric.total, metric._defaults["total"]):
+        assert (state.device.type, state.dtype) == ("meta", torch.float32)
+    assert metric.device.type == "meta"
+    metric.reset()
+    assert metric.total.device.type == "meta"
+    assert MixedAccuracy().set_dtype(torch.float64).total.dtype == torch.float64
+
+
+@pytest.mark.parametrize("strategy", ["poisson", "multinomial"])
+def test_the_parts_of_a_target_are_resampled_by_a_bootstrapper(strategy: str) -> None:
+    """All predictions are for the first label, of the larger weight."""
+    bootstrap = BootStrapper(MixedAccuracy(), num_bootstraps=5, sampling_strategy=strategy, raw=True)
+    own = torch.arange(40) % 4
+    target = bm.MixedTarget(own, (own + 1) % 4, torch.linspace(0.5, 1, 40))
+    metric = MixedAccuracy()
+    metric.update(torch.eye(4)[own], tuple(target))
+    torch.testing.assert_close(metric.compute(), target.lam.mean())
+    bootstrap.update(torch.eye(4)[own], tuple(target))
+    assert (bootstrap.compute()["raw"] > 0.6).all()  # 0.25 of them would be right for other samples' labels
 
 
 def _one_of_two(rank: int, store: str) -> None:

@@ -141,9 +141,15 @@ def test_wrong_calls_say_what_they_take() -> None:
     boxes = tv_tensors.BoundingBoxes(torch.zeros(5, 4), format="XYXY", canvas_size=(6, 8))
     wrong = [
         (lambda: MixUp(-1), "alpha takes a finite number >= 0, got -1"),
-        (lambda: MixUp(mixer=0.4), "mixer takes a method such as bm.Mixup(0.4), got float 0.4"),
-        (lambda: MixUp(0.4, mixer=bm.Mixup()), "mixer takes the place of alpha and its options: give one"),
-        (lambda: MixUp(mixer=bm.Mixup(), seed=1), "mixer takes the place of alpha and seed: give one"),
+        (lambda: MixUp(mixer=0.4), "mixer takes a mixer such as bm.Mixup(0.4), got 0.4"),
+        (
+            lambda: MixUp(1.0, mixer=bm.Mixup()),
+            "mixer takes all options itself, or None where alpha is given",
+        ),
+        (
+            lambda: MixUp(mixer=bm.Mixup(), seed=1),
+            "mixer takes all options itself, or None where seed is given",
+        ),
         (lambda: MixUp(num_classes=0), "num_classes takes a whole number >= 1, or None, got 0"),
         (lambda: MixUp(labels_getter=3), "labels_getter takes 'default' or a callable of the batch, got 3"),
         (lambda: MixUp()(x), "labels takes (B,) class ids or (B, K) probabilities, got float32 tensor (5, 3"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -388,6 +390,34 @@ def test_a_resumed_run_goes_on_with_the_same_draws(restore: bool, tmp_path: Path
     assert resumed.losses.train == pytest.approx(whole.losses.train[3:], rel=1e-6)
 
 
+def test_all_processes_begin_with_the_seed_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here is the second of two, each with another seed; a checkpoint is written by the first."""
+    sent: list[Any] = []
+
+    def broadcast(objects: list[Any]) -> None:
+        sent.append(objects[0])
+        objects[0] = {"seed": 5, "step": 0}
+
+    group = types.SimpleNamespace(
+        is_available=lambda: True, is_initialized=lambda: True, broadcast_object_list=broadcast
+    )
+    monkeypatch.setattr("batchmix.adapters.transformers.dist", group)
+    options = {"save_strategy": "steps", "save_steps": 3, "eval_strategy": "no"}
+    trainer = make_trainer(build(RESNET), tmp_path, arguments=options)
+    mixup(trainer, bm.Mixup(0.4, seed=1001)).train()
+    wanted = plain_losses(build(RESNET), samples(), bm.Mixup(0.4, seed=5))
+    assert trainer.losses.train == pytest.approx(wanted, rel=1e-6)
+    assert sent == [{"seed": 1001, "step": 0}]
+    resumed = make_trainer(build(RESNET), tmp_path, arguments=options)
+    mixup(resumed, bm.Mixup(0.4, seed=1002)).train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert resumed.losses.train == pytest.approx(wanted[3:], rel=1e-6)
+    assert len(sent) == 1  # the checkpoint's state is the same in all of them
+    trainer.train()
+    assert sent[1:] == [{"seed": 1001, "step": 0}]
+
+
 def test_mixing_can_begin_in_a_run_that_is_resumed(tmp_path: Path) -> None:
     options = {"save_strategy": "epoch", "num_train_epochs": 1}
     make_trainer(build(RESNET), tmp_path, arguments=options).train()
@@ -646,20 +676,26 @@ def test_boxes_with_weights_need_a_loss_that_reads_them(tmp_path: Path) -> None:
 
 
 def test_options_of_mixup_stand_in_for_a_mixer(tmp_path: Path) -> None:
-    made = mixup(make_trainer(build(RESNET), tmp_path), alpha=0.2, seed=1).training_step.mixer
-    assert repr(made) == repr(bm.Mixup(0.2, seed=1))
+    trainer = make_trainer(build(RESNET), tmp_path)
+    for options in ({"alpha": 0.2}, {"mixer": 0.2}):
+        made = mixup(trainer, **options, seed=1).training_step.mixer
+        assert repr(made) == repr(bm.Mixup(0.2, seed=1))
 
 
 def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     trainer = make_trainer(build(RESNET), tmp_path)
     with pytest.raises(bm.MixError, match=r"^trainer takes a transformers.Trainer, got 3$"):
         mixup(3)
-    with pytest.raises(bm.MixError, match=r"^mixer takes a mixer such as bm.Mixup\(0.4\), .*, got 0.4$"):
-        mixup(trainer, 0.4)
+    with pytest.raises(bm.MixError, match=r"^mixer takes a mixer such as bm.Mixup\(0.4\), got '0.4'$"):
+        mixup(trainer, "0.4")
     with pytest.raises(bm.MixError, match=r"^mixer takes all options itself, or None where alpha is"):
         mixup(trainer, bm.CutMix(), alpha=0.2)
-    with pytest.raises(bm.MixError, match=r"^labels takes a key of the batch, or several, got \[3\]$"):
-        mixup(trainer, labels=[3])
+    for wrong in ([3], [], 3, 0, {"label"}):
+        wanted = re.escape(f"labels takes a key of the batch, or several, got {wrong}")
+        with pytest.raises(bm.MixError, match=f"^{wanted}$"):
+            mixup(trainer, labels=wrong)
+    with pytest.raises(bm.MixError, match=r"^inputs takes a key of the batch, or several, got 0$"):
+        mixup(trainer, inputs=0)
     assert "training_step" not in vars(trainer)
 
 

@@ -46,7 +46,7 @@ from batchmix.core.plan import as_rows, describe
 from batchmix.core.targets import MixedTarget, count_correct
 from batchmix.core.torch_losses import blend_targets
 from batchmix.errors import MixError, needs, shorten, why
-from batchmix.methods.mixup import Mixup
+from batchmix.methods.mixup import given_or_mixup
 from batchmix.mixer import Mixer
 
 with needs("fastai"):
@@ -73,18 +73,18 @@ class MixUpCallback(Callback):
     """Mixes the training batches of a Learner.
 
     Args:
-        alpha: Shape of the Beta density, >= 0, of ``Mixup(alpha)``.
+        mixer: What mixes, such as ``bm.CutMix(1.0)``, or the ``alpha`` of ``bm.Mixup``; 0.4 if left out.
         stack_x: False mixes the samples here. True leaves that to the model, for models that mix inside: it
             is called as ``model(x, x_of_partners, lam)`` in training, with ``lam`` (B,) the weight of ``x``,
             and as ``model(x)`` everywhere else.
         stack_y: True keeps the pair of targets for the loss: any loss, ``lam*loss(out, y1) +
             (1-lam)*loss(out, y2)``. False mixes the targets themselves, ``lam*y1 + (1-lam)*y2``, for
             regression or one-hot targets in floating point; the loss sees nothing else.
-        mixer: A ready mixer in place of ``alpha`` and ``options``: ``MixUpCallback(mixer=bm.CutMix(1.0))``.
         kinds: What an input or target is where that is in doubt, by its place: ``{"x.1": "pass"}``, ``{"y":
             "regression"}``. Several inputs are ``"x.0"``, ``"x.1"``, a single one is ``"x"``.
-        options: The other options of ``Mixup``: ``per``, ``fold``, ``p``, ``p_sample``, ``partner``,
-            ``schedule`` (of the number of training batches mixed so far, over all fits), ``seed``.
+        options: In place of a mixer, the arguments of ``bm.Mixup``: ``alpha``, ``per``, ``fold``, ``p``,
+            ``p_sample``, ``partner``, ``schedule`` (of the number of training batches mixed so far, over all
+            fits), ``seed``.
 
     Attributes:
         mixer: Draws and mixes; its ``state_dict`` is the callback's whole state.
@@ -108,27 +108,19 @@ class MixUpCallback(Callback):
 
     def __init__(
         self,
-        alpha: float = 0.4,
+        mixer: Mixer | float | None = None,
         *,
         stack_x: bool = False,
         stack_y: bool = True,
-        mixer: Mixer | None = None,
         kinds: Kinds | None = None,
         **options: Any,
     ) -> None:
-        if isinstance(alpha, Mixer):
-            raise MixError.of("alpha", alpha, "a number >= 0, and a mixer goes by its name, mixer=")
         for name, value in (("stack_x", stack_x), ("stack_y", stack_y)):
             if not isinstance(value, bool):
                 raise MixError.of(name, value, "True or False")
-        if mixer is not None and not isinstance(mixer, Mixer):
-            raise MixError.of("mixer", mixer, "a mixer such as bm.CutMix(1.0)")
-        if mixer is not None and (options or alpha != 0.4):
-            also = next(iter(options), "alpha")
-            raise MixError(f"mixer takes the place of alpha and the options of Mixup, got {also} beside it")
         self.stack_x = stack_x
         self.stack_y = stack_y
-        self.mixer = Mixup(alpha, **options) if mixer is None else mixer
+        self.mixer = given_or_mixup(mixer, options)
         self.kinds = kinds
 
     @property
@@ -297,11 +289,10 @@ class MixedAccuracy(Metric):
 
 def mixup(
     self: Learner,
-    alpha: float = 0.4,
+    mixer: Mixer | float | None = None,
     *,
     stack_x: bool = False,
     stack_y: bool = True,
-    mixer: Mixer | None = None,
     kinds: Kinds | None = None,
     **options: Any,
 ) -> Learner:
@@ -309,12 +300,11 @@ def mixup(
 
     Args:
         self: The learner.
-        alpha: As for ``MixUpCallback``, and so are the rest.
+        mixer: As for ``MixUpCallback``, and so are the rest: ``learn.mixup(bm.CutMix(1.0))``.
         stack_x: Whether the model mixes by itself.
         stack_y: Whether the loss gets both targets.
-        mixer: A ready mixer: ``learn.mixup(mixer=bm.CutMix(1.0))``.
         kinds: What an input or target is where that is in doubt.
-        options: ``per``, ``fold``, ``p``, ``p_sample``, ``partner``, ``schedule``, ``seed``.
+        options: ``alpha``, ``per``, ``fold``, ``p``, ``p_sample``, ``partner``, ``schedule``, ``seed``.
 
     Returns:
         The learner, so that calls can be chained; ``learn.mix_up`` is the callback.
@@ -322,8 +312,16 @@ def mixup(
     Raises:
         MixError: If an argument is not of the form above, or the learner has fastai's ``MixUp`` or
             ``CutMix``. The learner is then as it was.
+
+    Example:
+        >>> import torch
+        >>> from fastai.data.core import DataLoaders
+        >>> dls = DataLoaders([(torch.rand(8, 4), torch.arange(8) % 2)], [])
+        >>> learn = Learner(dls, torch.nn.Linear(4, 2), loss_func=torch.nn.functional.cross_entropy)
+        >>> learn.mixup(0.2, seed=1).mix_up.mixer.alpha
+        0.2
     """
-    callback = MixUpCallback(alpha, stack_x=stack_x, stack_y=stack_y, mixer=mixer, kinds=kinds, **options)
+    callback = MixUpCallback(mixer, stack_x=stack_x, stack_y=stack_y, kinds=kinds, **options)
     before = self._grab_cbs(MixUpCallback)
     _refuse_others(self, callback, *before)
     return self.remove_cbs(before).add_cb(callback)

@@ -41,7 +41,7 @@ PrepareBatch = Callable[..., tuple[Any, Any]]
 
 
 def mixup_batch(
-    mixer: Mixer | None = None,
+    mixer: Mixer | float | None = None,
     *,
     prepare_batch: PrepareBatch | None = None,
     kinds: Kinds | None = None,
@@ -50,7 +50,7 @@ def mixup_batch(
     """What ``create_supervised_trainer`` and ``supervised_training_step`` take as ``prepare_batch``.
 
     Args:
-        mixer: Draws and mixes; ``Mixup(0.4)`` if left out.
+        mixer: What mixes, such as ``bm.CutMix(1.0)``, or the ``alpha`` of ``bm.Mixup``; 0.4 if left out.
         prepare_batch: Your own, called as ``prepare_batch(batch, device=..., non_blocking=...)``; what it
             returns, ``(x, y)``, is mixed. If left out, the pair is moved to the device, which is what Ignite
             does.
@@ -63,8 +63,14 @@ def mixup_batch(
 
     Raises:
         MixError: If an argument is not of the form above; while training, if a batch is not.
+
+    Example:
+        >>> prepare_batch = mixup_batch(0.4, seed=0)
+        >>> x, y = prepare_batch((torch.rand(8, 3, 32, 32), torch.randint(10, (8,))))
+        >>> type(y).__name__
+        'MixedTarget'
     """
-    mixer = given_or_mixup(mixer, options)
+    mix = given_or_mixup(mixer, options)
     prepare = _to_device if prepare_batch is None else prepare_batch
     if not callable(prepare):
         raise MixError.of("prepare_batch", prepare, "a callable of batch, device and non_blocking")
@@ -73,7 +79,7 @@ def mixup_batch(
         batch: Any, device: torch.device | str | None = None, non_blocking: bool = False
     ) -> tuple[Any, Any]:
         x, y = prepare(batch, device=device, non_blocking=non_blocking)
-        return mixer(x, y, kinds=kinds) if torch.is_grad_enabled() else (x, y)
+        return mix(x, y, kinds=kinds) if torch.is_grad_enabled() else (x, y)
 
     return prepare_mixed
 

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -70,14 +70,15 @@ class MixUpDataset(keras.utils.PyDataset):
             torch ``DataLoader`` or another sized iterable, of batches ``(x, y)``.
         y: Targets of the arrays ``x``: class ids (N,) or (N, 1), or floats: probabilities or values; or masks
             of class ids (N, H, W) or (N, H, W, 1).
-        mixer: Draws and mixes; ``Mixup(0.4)`` if left out.
+        mixer: What mixes, such as ``bm.CutMix(1.0)``, or the ``alpha`` of ``bm.Mixup``; 0.4 if left out.
         num_classes: K, where targets are class ids. Masks that are pasted, as by CutMix, stay ids, and need
             none.
         batch_size: Of arrays; 32 if left out. A data set has its own.
         shuffle: Whether arrays are read in another order each pass, drawn from the mixer's seed and step.
             (The ``shuffle`` of ``fit`` changes the order of whole batches.)
-        data_format: ``"channels_last"`` or ``"channels_first"``, of images; that of
-            ``keras.config.image_data_format()`` if left out.
+        data_format: ``"channels_last"`` or ``"channels_first"``, of images (B, H, W, C) and series (B, steps,
+            features); that of ``keras.config.image_data_format()`` if left out. Images without channels
+            (B, H, W) would pass for series, of which steps are cut: give ``x[..., None]``.
         kinds: What an array is where that is in doubt, as for a mixer: ``{"y": "segmentation"}``.
         options: In place of a mixer, the arguments of ``Mixup``: ``MixUpDataset(x, y, alpha=0.2, seed=1)``.
 
@@ -97,7 +98,7 @@ class MixUpDataset(keras.utils.PyDataset):
         x: Any,
         y: Any = None,
         *,
-        mixer: Mixer | None = None,
+        mixer: Mixer | float | None = None,
         num_classes: int | None = None,
         batch_size: int | None = None,
         shuffle: bool = True,
@@ -139,16 +140,17 @@ class MixUpDataset(keras.utils.PyDataset):
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else describe(batch)
             raise MixError(f"x takes a data set of batches (x, y), without sample weights, got {got}")
-        x, y = (keras.tree.map_structure(_tensor, part) for part in batch)
+        x, y = _tensors("x", batch[0]), _tensors("y", batch[1])
         if isinstance(x, Tensor) and x.dtype == torch.uint8 and x.dim() > 2 and self.mixer.normalize is None:
             floats = "floating point images, such as x.astype('float32') / 255"
             raise MixError(f"x takes {floats}, got uint8 {tuple(x.shape)}")
+        dims = self._dims_with_channels(x)
         if isinstance(y, Tensor) and "y" not in (self.kinds or {}):
-            self._check_target(y)
-        x, y = (keras.tree.map_structure(self._channels_first, part) for part in (x, y))
+            self._check_target(y, dims)
+        x, y = (_map(_channels_first, part, dims) for part in (x, y))
         mixed = self.mixer(x, y, kinds=self.kinds)
-        x, y = (keras.tree.map_structure(self._channels_back, part) for part in mixed)
-        return keras.tree.map_structure(_array, x), keras.tree.map_structure(self._dense, y)
+        x, y = (_map(_channels_back, part, dims) for part in mixed)
+        return keras.tree.map_structure(_array, x), _map(self._dense, y, dims)
 
     @property
     def workers(self) -> int:
@@ -172,19 +174,20 @@ class MixUpDataset(keras.utils.PyDataset):
                 self.source.leave()
         self.source.on_epoch_end()
 
-    def _channels_first(self, part: Tensor) -> Tensor:
-        """A view with the positions behind the channels, which is where methods with boxes look for them."""
-        return part.movedim(-1, 1) if self._has_positions(part) else part
+    def _dims_with_channels(self, x: Any) -> float:
+        """From how many dimensions on a part of this batch has positions, and its channels last.
 
-    def _channels_back(self, part: Any) -> Any:
-        if isinstance(part, MixedTarget):
-            return part.map(self._channels_back)
-        return part.movedim(1, -1) if isinstance(part, Tensor) and self._has_positions(part) else part
+        Those of the samples, since a mask has fewer. A series whose positions nobody cuts stays as it is.
+        """
+        if self.data_format != "channels_last":
+            return math.inf
+        samples = max((part.dim() for part in keras.tree.flatten(x)), default=0)
+        return max(samples, 4 if self.mixer.takes == "any samples" else 3)
 
-    def _check_target(self, y: Tensor) -> None:
+    def _check_target(self, y: Tensor, dims: float) -> None:
         """A single target is class ids or floats, and ``num_classes`` says how many of either."""
         if not y.is_floating_point():
-            if (y.dim() == 2 or self._has_positions(y)) and y.shape[-1] > 1:
+            if (y.dim() == 2 or y.dim() >= dims) and y.shape[-1] > 1:
                 raise MixError(
                     "y takes one class id for each sample or position, or floats where it is one-hot or "
                     f"multi-hot, such as y.astype('float32'), got {describe(y)}"
@@ -195,11 +198,7 @@ class MixUpDataset(keras.utils.PyDataset):
                 f"out for values, got {describe(y)}"
             )
 
-    def _has_positions(self, part: Tensor | MixedTarget) -> bool:
-        """Whether this is (B, H, W, C) or more."""
-        return self.data_format == "channels_last" and part.dim() > 3
-
-    def _dense(self, target: Any) -> Any:
+    def _dense(self, target: Any, dims: float) -> Any:
         if not isinstance(target, MixedTarget):  # what the mixer hands on as it is
             return _array(target) if isinstance(target, Tensor) else target
         if target.dtype.is_floating_point:
@@ -210,7 +209,7 @@ class MixUpDataset(keras.utils.PyDataset):
                 "num_classes takes the number of classes where targets are class ids, or None where they are "
                 f"floats, such as y.astype('float32') of 0 and 1, got None and {describe(target.a)}"
             )
-        if target.shape[-1] == 1 and (target.dim() == 2 or self._has_positions(target)):
+        if target.shape[-1] == 1 and (target.dim() == 2 or target.dim() >= dims):
             target = target.map(lambda part: part.squeeze(-1))
         return _array(target.dense(self.num_classes))
 
@@ -254,7 +253,7 @@ class _Arrays(_Passes):
     """Arrays cut into batches, in an order that a seed and a step determine."""
 
     def __init__(self, x: Any, y: Any, batch_size: int, shuffle: bool, mixer: Mixer) -> None:
-        self.parts = keras.tree.map_structure(_tensor, (x, y))
+        self.parts = _tensors("x", x), _tensors("y", y)
         if any(part.dim() == 0 for part in keras.tree.flatten(self.parts)):
             raise MixError("x and y take arrays, or several in a list, got a list of numbers: np.array(y)")
         lengths = {len(part) for part in keras.tree.flatten(self.parts)}
@@ -334,8 +333,34 @@ def _source(x: Any, y: Any, batch_size: Any, shuffle: Any, mixer: Mixer) -> Any:
     return _Stream(x)
 
 
-def _tensor(part: Any) -> Tensor:
-    return torch.as_tensor(part, device="cpu")
+def _tensors(name: str, parts: Any) -> Any:
+    """The same structure of tensors on the CPU."""
+    return keras.tree.map_structure(lambda part: _tensor(name, part), parts)
+
+
+def _tensor(name: str, part: Any) -> Tensor:
+    if min(getattr(part, "strides", None) or (0,)) < 0:  # x[..., ::-1]: torch reads no array backwards
+        part = part.copy()
+    try:
+        return torch.as_tensor(part, device="cpu")
+    except (TypeError, ValueError, RuntimeError):  # names of classes, objects
+        such = ", such as np.unique(y, return_inverse=True)[1] for names of classes" if name == "y" else ""
+        raise MixError(f"{name} takes arrays of numbers{such}, got {describe(part)}") from None
+
+
+def _map(function: Callable[[Any, float], Any], parts: Any, dims: float) -> Any:
+    return keras.tree.map_structure(lambda part: function(part, dims), parts)
+
+
+def _channels_first(part: Tensor, dims: float) -> Tensor:
+    """A view with the positions behind the channels, which is where methods with boxes look for them."""
+    return part.movedim(-1, 1) if part.dim() >= dims else part
+
+
+def _channels_back(part: Any, dims: float) -> Any:
+    if isinstance(part, MixedTarget):
+        return part.map(lambda target: _channels_back(target, dims))
+    return part.movedim(1, -1) if isinstance(part, Tensor) and part.dim() >= dims else part
 
 
 def _array(part: Tensor) -> Any:

@@ -58,7 +58,7 @@ class MixUpCallback(Callback):
     """Mixes the training batches of a Trainer.
 
     Args:
-        mixer: What mixes, such as ``bm.CutMix(1.0)``; ``bm.Mixup(0.4)`` if left out.
+        mixer: What mixes, such as ``bm.CutMix(1.0)``, or the ``alpha`` of ``bm.Mixup``; 0.4 if left out.
         x: Where a batch has its samples: a key of a dict, a position in a tuple or list, or a sequence of
             these for several inputs. A dot leads further in: ``"labelled.0"``; a batch of a CombinedLoader
             of which that loader has ended stays as it is. If left out, a batch is ``(x, y)``. Batches of
@@ -73,12 +73,19 @@ class MixUpCallback(Callback):
 
     Raises:
         MixError: If an argument is not of the form above. While training, one line says so where a batch does
-            not have what ``x`` and ``y`` name.
+            not have what ``x`` and ``y`` name, or another callback mixes that too.
+
+    Example: (a trainer of two loaders, ``trainer.fit(model, {"faces": ..., "scenes": ...})``)
+        >>> import batchmix as bm
+        >>> faces = MixUpCallback(0.4, seed=0, x="faces.0", y="faces.1")
+        >>> scenes = MixUpCallback(bm.CutMix(1.0, seed=1), x="scenes.0", y="scenes.1")
+        >>> faces.state_dict()  # both are callbacks of the Trainer
+        {'seed': 0, 'step': 0}
     """
 
     def __init__(
         self,
-        mixer: Mixer | None = None,
+        mixer: Mixer | float | None = None,
         *,
         x: Key | Sequence[Key] | None = None,
         y: Key | Sequence[Key] | None = None,
@@ -93,7 +100,7 @@ class MixUpCallback(Callback):
         self.y = _check_keys("y", y)
         self.kinds = kinds
         self._in_step: tuple[dict[str, int], Any, int] | None = None
-        self._undo: Callable[[], None] | None = None
+        self._hook: _MixingHook | None = None
 
     # For the time of fit
 
@@ -106,6 +113,7 @@ class MixUpCallback(Callback):
                 "training_step takes a batch where a callback mixes it, got one of dataloader_iter: "
                 "call the mixer in it, x, y = mixer(x, y)"
             )
+        self._refuse_others(trainer.callbacks)
         # Without a seed of its own each process has another one, and a checkpoint keeps that of the first.
         self.load_state_dict(trainer.strategy.broadcast(self.mixer.state_dict()))
         self._intercept(trainer)
@@ -120,27 +128,27 @@ class MixUpCallback(Callback):
 
     def _intercept(self, trainer: Any) -> None:
         self._release()
-        strategy = trainer.strategy
-        found = vars(strategy).get("batch_to_device")
-        batch_to_device = strategy.batch_to_device
-
-        def batch_to_device_and_mix(batch: Any, *args: Any, **kwargs: Any) -> Any:
-            batch = batch_to_device(batch, *args, **kwargs)
-            return self._mix(batch, trainer) if trainer.training and batch is not None else batch
-
-        def undo() -> None:
-            if found is None:
-                del strategy.batch_to_device
-            else:
-                strategy.batch_to_device = found
-
-        strategy.batch_to_device = batch_to_device_and_mix
-        self._undo = undo
+        self._hook = _MixingHook(trainer, self._mix)
 
     def _release(self) -> None:
-        if self._undo is not None:
-            self._undo()
-            self._undo = None
+        if self._hook is not None:
+            self._hook.release()
+            self._hook = None
+
+    def _refuse_others(self, callbacks: Sequence[Callback]) -> None:
+        """Refuse a second callback that would mix what this one mixes."""
+        for other in callbacks:
+            if isinstance(other, MixUpCallback) and other is not self and self._meets(other):
+                raise MixError(
+                    "callbacks takes one MixUpCallback for a part of the batch, of several methods as "
+                    "bm.Choice({bm.Mixup(0.4): 0.5, bm.CutMix(1.0): 0.5}), "
+                    f"got {_where(self.x, self.y)} and {_where(other.x, other.y)}"
+                )
+
+    def _meets(self, other: MixUpCallback) -> bool:
+        """Whether a place of the one is a place of the other, or leads to it; all do where none are given."""
+        ours, theirs = ((*_each(one.x), *_each(one.y)) for one in (self, other))
+        return not (ours and theirs) or any(_leads_to(a, b) or _leads_to(b, a) for a in ours for b in theirs)
 
     def _mix(self, batch: Any, trainer: Any) -> Any:
         """The same batch with its samples mixed and its targets paired; the one given stays as it is."""
@@ -173,6 +181,12 @@ class MixUpCallback(Callback):
 
     # Checkpoints
 
+    @property
+    def state_key(self) -> str:
+        """The name of its state in a checkpoint, another one for each place that is mixed."""
+        name: str = super().state_key
+        return name if self.x is None else f"{name}({_where(self.x, self.y)})"
+
     def state_dict(self) -> dict[str, int]:
         """The mixer's state; within a step that of its beginning, since a resumed run makes the step anew."""
         if self._in_step is not None:
@@ -188,7 +202,40 @@ class MixUpCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy of the callback intercepts nothing.
-        return {**vars(self), "_in_step": None, "_undo": None}
+        return {**vars(self), "_in_step": None, "_hook": None}
+
+
+class _MixingHook:
+    """A ``batch_to_device`` for the trainer's strategy: the one that was there, and then the mixing.
+
+    Several may stand one on another, and be released in any order; one that is released and still stood upon
+    hands batches on.
+    """
+
+    def __init__(self, trainer: Any, mix: Callable[[Any, Any], Any]) -> None:
+        self.trainer = trainer
+        self.strategy = trainer.strategy
+        self.mix: Callable[[Any, Any], Any] | None = mix
+        self.found = vars(self.strategy).get("batch_to_device")
+        self.batch_to_device = self.strategy.batch_to_device
+        self.strategy.batch_to_device = self
+
+    def __call__(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        batch = self.batch_to_device(batch, *args, **kwargs)
+        if self.mix is None or batch is None or not self.trainer.training:
+            return batch
+        return self.mix(batch, self.trainer)
+
+    def release(self) -> None:
+        """Mix no more, and put back what was found, with all that was released before."""
+        self.mix = None
+        hook = first = vars(self.strategy).get("batch_to_device")
+        while isinstance(hook, _MixingHook) and hook.mix is None:
+            hook = hook.found
+        if hook is not None:
+            self.strategy.batch_to_device = hook
+        elif first is not None:
+            del self.strategy.batch_to_device
 
 
 def _check_keys(name: str, keys: Any) -> Any:
@@ -225,6 +272,16 @@ def _split(batch: Any, key: Key) -> tuple[Any, Key | None]:
 def _get(batch: Any, key: Key) -> Any:
     first, rest = _split(batch, key)
     return batch[first] if rest is None else _get(batch[first], rest)
+
+
+def _leads_to(key: Key, other: Key) -> bool:
+    """Whether the other place is this one, or further in."""
+    return f"{other}.".startswith(f"{key}.")
+
+
+def _where(x: Any, y: Any) -> str:
+    """The two arguments as they are written."""
+    return f"x={x!r}, y={y!r}"
 
 
 def _step(batch: Any, key: Key) -> tuple[Any, Key | None] | None:

@@ -14,9 +14,10 @@ Where is the batch intercepted? In ``train_step``, once a batch, on the net's de
 its closure several times sees the same mix each time. Callbacks get the batch as it was loaded.
 
 How is the loss reached? Through ``get_loss``, yours included, with the MixedTarget as ``y_true``; where it
-reaches ``criterion_``, the mixed form of that criterion is computed (``batchmix.mixed_loss``). ``train_loss``
-in the history is thus that of mixed batches, and so is an ``EpochScoring(on_train=True)`` that uses the
-cached predictions: it compares predictions for mixed samples with the labels of one of the two.
+reaches ``criterion_``, the mixed form of that criterion is computed (``batchmix.mixed_loss``). A criterion of
+several targets gets a MixedTarget for each, which torch's losses and ``batchmix.mixed_loss`` in it take.
+``train_loss`` in the history is thus that of mixed batches, and so is an ``EpochScoring(on_train=True)`` that
+uses the cached predictions: it compares predictions for mixed samples with the labels of one of the two.
 
 How is evaluation left untouched? ``validation_step``, ``predict``, ``score`` and all else never come by
 ``train_step``.
@@ -26,15 +27,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from batchmix.core.batches import Kinds
 from batchmix.core.losses import LossFn, mixed_loss
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
-from batchmix.methods.mixup import Mixup
+from batchmix.methods.mixup import Mixup, given_or_mixup
 from batchmix.mixer import Mixer
 
 with needs("skorch"):
@@ -53,12 +56,21 @@ class MixUpNet(NeuralNet):
     Args:
         args: Those of the net.
         mixer: What makes the mixer: a class, called with the ``mixer__...`` arguments each time that the net
-            is initialized; or a mixer, which is copied then, so that fitting changes no argument of the net.
+            is initialized; or a mixer, which is copied then, so that fitting changes no argument of the net;
+            or the ``alpha`` of ``Mixup``.
         kinds: What a tensor is where that is in doubt, as for a mixer: ``{"y": "segmentation"}``.
         kwargs: Those of the net, and ``mixer__...``.
 
     Attributes:
         mixer_: The mixer in use, once the net is initialized.
+
+    Example:
+        >>> import batchmix as bm
+        >>> class Net(MixUpNet, NeuralNetRegressor):
+        ...     "A net of one's own."
+        >>> net = Net("its module", mixer=bm.CutMix, mixer__alpha=1.0)
+        >>> net.get_params()["mixer__alpha"]
+        1.0
     """
 
     criterion_: Any
@@ -67,7 +79,7 @@ class MixUpNet(NeuralNet):
     def __init__(
         self,
         *args: Any,
-        mixer: Callable[..., Mixer] | Mixer = Mixup,
+        mixer: Callable[..., Mixer] | Mixer | float = Mixup,
         kinds: Kinds | None = None,
         **kwargs: Any,
     ) -> None:
@@ -95,6 +107,8 @@ class MixUpNet(NeuralNet):
             self.mixer_ = copy.deepcopy(self.mixer)
             return self
         made = self.mixer(**options) if callable(self.mixer) else self.mixer
+        if isinstance(made, Real):
+            made = given_or_mixup(made, options)
         if not isinstance(made, Mixer):
             raise MixError.of("mixer", self.mixer, "a Mixer, or a class of them such as Mixup")
         self.mixer_ = made
@@ -119,27 +133,66 @@ class MixUpNet(NeuralNet):
         return super().train_step(self.mixer_(x, y, kinds=self.kinds), **fit_params)
 
     def get_loss(self, y_pred: Any, y_true: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in skorch; ``y_true`` may be a MixedTarget."""
+        """As in skorch; ``y_true`` may be a MixedTarget, or a list or dict in which the targets are."""
+        y_true = tree_map_only(MixedTarget, lambda target: _OnItsDevice(*target), y_true)
         if not isinstance(y_true, MixedTarget):
             return super().get_loss(y_pred, y_true, *args, **kwargs)
         plain = self.criterion_
         self.criterion_ = _MixedForm(plain)
         try:
-            return super().get_loss(y_pred, _OnItsDevice(*y_true), *args, **kwargs)
+            return super().get_loss(y_pred, y_true, *args, **kwargs)
         finally:
             self.criterion_ = plain
 
 
 class MixUpClassifier(MixUpNet, NeuralNetClassifier):
-    """``skorch.NeuralNetClassifier`` that mixes its training batches; see ``MixUpNet``."""
+    """``skorch.NeuralNetClassifier`` that mixes its training batches.
+
+    Args:
+        args: Those of ``NeuralNetClassifier``; ``module`` comes first.
+        mixer: As for ``MixUpNet``, and so is ``kinds``.
+        kwargs: Those of ``NeuralNetClassifier``, and ``mixer__...``.
+
+    Example:
+        >>> import torch
+        >>> module = torch.nn.Linear(4, 3)
+        >>> net = MixUpClassifier(module, criterion=torch.nn.CrossEntropyLoss, mixer__alpha=0.4, verbose=0)
+        >>> net.fit(torch.rand(20, 4).numpy(), torch.arange(20).numpy() % 3).predict(torch.rand(2, 4)).shape
+        (2,)
+    """
 
 
 class MixUpBinaryClassifier(MixUpNet, NeuralNetBinaryClassifier):
-    """``skorch.NeuralNetBinaryClassifier`` that mixes its training batches; see ``MixUpNet``."""
+    """``skorch.NeuralNetBinaryClassifier`` that mixes its training batches.
+
+    Args:
+        args: Those of ``NeuralNetBinaryClassifier``; ``module`` comes first.
+        mixer: As for ``MixUpNet``, and so is ``kinds``.
+        kwargs: Those of ``NeuralNetBinaryClassifier``, and ``mixer__...``.
+
+    Example:
+        >>> import torch
+        >>> net = MixUpBinaryClassifier(torch.nn.Linear(4, 1), mixer__alpha=0.4, verbose=0)
+        >>> y = torch.tensor([0.0, 1.0]).repeat(10)
+        >>> net.fit(torch.rand(20, 4).numpy(), y.numpy()).predict(torch.rand(2, 4)).shape
+        (2,)
+    """
 
 
 class MixUpRegressor(MixUpNet, NeuralNetRegressor):
-    """``skorch.NeuralNetRegressor`` that mixes its training batches; see ``MixUpNet``."""
+    """``skorch.NeuralNetRegressor`` that mixes its training batches.
+
+    Args:
+        args: Those of ``NeuralNetRegressor``; ``module`` comes first.
+        mixer: As for ``MixUpNet``, and so is ``kinds``.
+        kwargs: Those of ``NeuralNetRegressor``, and ``mixer__...``.
+
+    Example:
+        >>> import torch
+        >>> net = MixUpRegressor(torch.nn.Linear(4, 1), mixer__alpha=0.4, verbose=0)
+        >>> net.fit(torch.rand(20, 4).numpy(), torch.rand(20, 1).numpy()).predict(torch.rand(2, 4)).shape
+        (2, 1)
+    """
 
 
 class _OnItsDevice(MixedTarget):

@@ -22,6 +22,7 @@ accuracy, and ``DominantLabel`` the metric that it wraps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,7 +41,11 @@ __all__ = ["DominantLabel", "MixedAccuracy"]
 class MixedAccuracy(Metric):
     """Share of correct predictions; for a mixed target each of the two labels counts with its weight.
 
-    Its state is a sum and a count, so that it adds up over batches and over processes.
+    Its state is a sum and a count, so that it adds up over batches and over processes. Both stay float32 in a
+    module that becomes bfloat16 or float16; ``set_dtype`` changes them.
+
+    A ``BootStrapper`` resamples tensors, and leaves a MixedTarget as it is, beside other predictions: give it
+    the parts, ``bootstrap.update(logits, tuple(target))``.
 
     Args:
         ignore_index: A class id that is left out, as in ``F.cross_entropy``.
@@ -69,16 +74,18 @@ class MixedAccuracy(Metric):
         self.add_state("correct", default=torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("total", default=torch.tensor(0.0), dist_reduce_fx="sum")  # of weights
 
-    def update(self, preds: Tensor, target: MixedTarget | Tensor) -> None:
+    def update(self, preds: Tensor, target: MixedTarget | Tensor | tuple[Tensor, Tensor, Tensor]) -> None:
         """Count a batch.
 
         Args:
             preds: Logits or probabilities, (B, K) or (B, K, ...).
-            target: Class ids, mixed or plain, (B) or (B, ...).
+            target: Class ids, mixed or plain, (B) or (B, ...); or the parts ``(a, b, lam)`` of mixed ones.
 
         Raises:
             MixError: If the shapes do not fit, or the targets are not class ids.
         """
+        if isinstance(target, tuple):
+            target = MixedTarget(*target)
         correct, count = count_correct(preds, target, self.ignore_index)
         self.correct += correct
         self.total += count
@@ -86,6 +93,16 @@ class MixedAccuracy(Metric):
     def compute(self) -> Tensor:
         """0-d float32 in [0, 1]."""
         return self.correct / self.total
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any) -> Any:
+        """Move the state; its dtype changes by ``set_dtype`` alone, since halves would soon stop growing."""
+
+        def moved(state: Tensor) -> Tensor:
+            new = fn(state)
+            keeps = self._dtype_convert or new.dtype == state.dtype
+            return new if keeps else state.to(new.device)
+
+        return super()._apply(moved, *args)
 
 
 class DominantLabel(WrapperMetric):

@@ -36,6 +36,7 @@ from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
 from batchmix.methods.cutmix import CutMix as CutMixMixer
 from batchmix.methods.mixup import Mixup as MixupMixer
+from batchmix.methods.mixup import given_or_made
 from batchmix.mixer import Mixer
 
 with needs("torchvision"):
@@ -55,7 +56,7 @@ class _BatchTransform(v2.Transform):
 
     def __init__(
         self,
-        alpha: float = 1.0,
+        alpha: float | None = None,
         num_classes: int | None = None,
         *,
         labels_getter: str | Callable[[Any], Any] = "default",
@@ -63,19 +64,17 @@ class _BatchTransform(v2.Transform):
         **options: Any,
     ) -> None:
         super().__init__()
-        if mixer is not None and not isinstance(mixer, Mixer):
-            raise MixError(f"mixer takes a method such as bm.Mixup(0.4), got {describe(mixer)}")
-        if mixer is not None and (options or alpha != 1.0):
-            raise MixError(
-                f"mixer takes the place of alpha and {', '.join(options) or 'its options'}: give one"
-            )
+        given = options if alpha is None else {"alpha": alpha, **options}
+        self.mixer = given_or_made(mixer, given, self._made)
         if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
             raise MixError.of("num_classes", num_classes, "a whole number >= 1, or None")
         if labels_getter != "default" and not callable(labels_getter):
             raise MixError.of("labels_getter", labels_getter, "'default' or a callable of the batch")
-        self.mixer = type(self).method(alpha, **options) if mixer is None else mixer
         self.num_classes = num_classes
         self._labels_getter = _parse_labels_getter(labels_getter)
+
+    def _made(self, alpha: float = 1.0, **options: Any) -> Mixer:
+        return type(self).method(alpha, **options)
 
     def forward(self, *inputs: Any) -> Any:
         """Mix a batch.
@@ -142,7 +141,7 @@ class MixUp(_BatchTransform):
     where it is; ``per="batch", fold=False, partner="roll"`` gives the draws of torchvision's distribution.
 
     Args:
-        alpha: Shape of the Beta density, >= 0; torchvision's default.
+        alpha: Shape of the Beta density, >= 0; 1, torchvision's default, if left out.
         num_classes: K, for (B, K) probabilities in the labels' place; a MixedTarget if left out.
         labels_getter: Finds the labels, ``"default"`` as torchvision does: the second part of the batch, or
             what has "label" in its key.
@@ -171,7 +170,7 @@ class CutMix(_BatchTransform):
     gives one box for the batch.
 
     Args:
-        alpha: Shape of the Beta density, >= 0; torchvision's default.
+        alpha: Shape of the Beta density, >= 0; 1, torchvision's default, if left out.
         num_classes: K, for (B, K) probabilities in the labels' place; a MixedTarget if left out.
         labels_getter: Finds the labels, as for ``MixUp``.
         mixer: Any method or choice, in the place of ``alpha`` and ``options``.

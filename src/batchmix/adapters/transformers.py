@@ -25,7 +25,8 @@ How is evaluation left untouched?
 
 Each ``train()`` begins with the draws at which the mixer stood when it was given to the trainer, so that the
 trials of a ``hyperparameter_search`` are alike. A checkpoint keeps the state of the mixer in
-``trainer_state.json``: ``train(resume_from_checkpoint=True)`` goes on with the very same draws.
+``trainer_state.json``: ``train(resume_from_checkpoint=True)`` goes on with the very same draws. All processes
+of a run have the seed of the first one, and draw apart by their ranks.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -57,7 +59,7 @@ STATE = "batchmix"
 
 def mixup(
     trainer: Trainer,
-    mixer: Mixer | None = None,
+    mixer: Mixer | float | None = None,
     *,
     inputs: str | Sequence[str] | None = None,
     labels: str | Sequence[str] | None = None,
@@ -68,7 +70,7 @@ def mixup(
 
     Args:
         trainer: Any ``transformers.Trainer``; given a second time, its mixer is replaced.
-        mixer: What mixes; ``Mixup(0.4)`` if left out.
+        mixer: What mixes, such as ``bm.CutMix(1.0)``, or the ``alpha`` of ``bm.Mixup``; 0.4 if left out.
         inputs: Key, or keys, of the floating point tensors (B, ...) to mix. If left out: the model's
             ``main_input_name``, ``"pixel_values"`` or ``"inputs_embeds"``, the first that the batch has. An
             integer ``attention_mask`` beside them is united with the partner's. ``"input_ids"``, and
@@ -85,15 +87,23 @@ def mixup(
         MixError: If an argument is not of the form above. While training, one line says so where the batch
             has no labels, where its inputs are token ids that the mixer cannot paste, or where the loss
             cannot take a ``MixedTarget``.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from transformers import TrainingArguments
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trainer = Trainer(torch.nn.Linear(4, 2), TrainingArguments(folder))
+        >>> mixup(trainer, 0.4, labels="label") is trainer
+        True
     """
     if not isinstance(trainer, Trainer):
         raise MixError.of("trainer", trainer, "a transformers.Trainer")
-    mixer = given_or_mixup(mixer, options)
+    mix = given_or_mixup(mixer, options)
     step = trainer.training_step
     if isinstance(step, _MixingStep):
         step = step.training_step
     trainer.training_step = _MixingStep(
-        trainer, step, mixer, _keys("inputs", inputs), _keys("labels", labels), kinds
+        trainer, step, mix, _keys("inputs", inputs), _keys("labels", labels), kinds
     )
     if type(trainer.label_smoother) is LabelSmoother:
         trainer.label_smoother = _MixedLabelSmoother(trainer.label_smoother.epsilon)
@@ -124,7 +134,10 @@ class _MixingStep:
         # The trainer's state is new in each train(), and is the checkpoint's in a resumed one: it leads, and
         # the mixer follows. JSON keeps both of its numbers as they are.
         memory = self.trainer.state.stateful_callbacks
-        self.mixer.load_state_dict(memory.get(STATE, self.start))
+        if STATE not in memory:
+            # Without a seed of its own each process has another one, and a checkpoint keeps the first's.
+            memory[STATE] = _of_the_first(self.start)
+        self.mixer.load_state_dict(memory[STATE])
         mixed = self.mix(self.trainer._prepare_inputs(inputs))
         memory[STATE] = self.mixer.state_dict()
         with _explained(self.trainer.model):
@@ -229,12 +242,22 @@ def _explained(model: Any) -> Iterator[None]:
         ) from error
 
 
+def _of_the_first(state: dict[str, int]) -> dict[str, int]:
+    """The state that the first process has, in all of them."""
+    shared = [state]
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast_object_list(shared)
+    return shared[0]
+
+
 def _keys(name: str, given: Any) -> tuple[str, ...]:
     """One key, several, or none given."""
-    keys = (given,) if isinstance(given, str) else tuple(given or ())
-    if not all(isinstance(key, str) for key in keys):
+    if given is None:
+        return ()
+    keys = (given,) if isinstance(given, str) else given
+    if not isinstance(keys, Sequence) or not keys or not all(isinstance(key, str) for key in keys):
         raise MixError.of(name, given, "a key of the batch, or several")
-    return keys
+    return tuple(keys)
 
 
 def _listed(batch: Mapping[str, Any]) -> str:

@@ -16,7 +16,8 @@ per sample and folded: Gugger 2018, Mixup data augmentation, fast.ai.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -109,13 +110,28 @@ class Mixup(Mixer):
 
 
 def given_or_mixup(mixer: Any, options: Mapping[str, Any]) -> Mixer:
-    """The mixer that an adapter was given, or the ``Mixup`` of the options in its place.
+    """The mixer that an adapter was given, or the ``Mixup`` of the number, or of the options, in its place.
+
+    Args:
+        mixer: A mixer, the ``alpha`` of ``Mixup``, or None.
+        options: Those of ``Mixup``; none beside a mixer.
 
     Raises:
-        MixError: If it is no mixer, or was given beside options, or an option is out of its range.
+        MixError: If it is neither, or a mixer was given beside options, or an option is out of its range.
     """
-    if mixer is not None and not isinstance(mixer, Mixer):
-        raise MixError.of("mixer", mixer, "a mixer such as bm.Mixup(0.4), or alpha=0.4 in its place")
-    if mixer is not None and options:
+    if isinstance(mixer, Real) and not isinstance(mixer, bool):
+        if "alpha" in options:
+            raise MixError(f"alpha takes one number, got {mixer} and alpha={options['alpha']}")
+        mixer, options = None, {"alpha": mixer, **options}
+    return given_or_made(mixer, options, Mixup)
+
+
+def given_or_made(mixer: Any, options: Mapping[str, Any], make: Callable[..., Mixer]) -> Mixer:
+    """The mixer that an adapter was given, or what ``make`` makes of the options in its place."""
+    if mixer is None:
+        return make(**options)
+    if not isinstance(mixer, Mixer):
+        raise MixError.of("mixer", mixer, "a mixer such as bm.Mixup(0.4)")
+    if options:
         raise MixError.of("mixer", mixer, f"all options itself, or None where {', '.join(options)} is given")
-    return Mixup(**options) if mixer is None else mixer
+    return mixer
