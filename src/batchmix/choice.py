@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from batchmix.core.draws import Draws
 from batchmix.core.normalizing import Normalize
@@ -17,9 +18,6 @@ from batchmix.core.sampling import check_choice, check_probability
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, shorten
 from batchmix.mixer import Mixer, MixerOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 PerChoice = Literal["batch", "sample"]
 Method = TypeVar("Method", bound=Mixer)  # for type checkers no dict[Mixup, float] is a Mapping[Mixer, float]

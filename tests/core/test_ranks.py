@@ -73,9 +73,10 @@ def test_a_batch_is_mixed_with_another_ranks(tmp_path: Path) -> None:
 def differ(rank: int) -> object:
     x, _ = batch_of(rank)
     messages = []
-    for tensor in (x[: 4 - rank], x.to([torch.float32, torch.float64][rank])):
+    kinds = x.to([torch.float32, torch.float64][rank])
+    for tensors in ((x[: 4 - rank],), (kinds,), (x, [None, x][rank]), [(), (x,)][rank], (None,)):
         try:
-            from_next_rank(tensor)
+            from_next_rank(*tensors)
         except MixError as error:
             messages.append(str(error))
     return messages
@@ -83,14 +84,17 @@ def differ(rank: int) -> object:
 
 @forks
 def test_ranks_that_differ_all_say_so(tmp_path: Path) -> None:
-    for rank, (short, dtype) in enumerate(ranks(tmp_path, differ)):
+    for rank, (short, dtype, none, fewer, both) in enumerate(ranks(tmp_path, differ)):
         assert short.startswith(
             "tensors takes the same shapes and dtypes on every rank, got 4 samples on rank 0"
         )
         assert "and 3 on rank 1" in short
         assert f"here float32 tensor ({4 - rank}, 3)" in short
-        assert f"here float{[32, 64][rank]} tensor" in dtype
-        assert "\n" not in short + dtype
+        assert f"got others on rank 1 than on rank 0; here float{[32, 64][rank]} tensor" in dtype
+        assert none.endswith(("(4, 3), NoneType", "(4, 3), float32 tensor (4, 3)")[rank])
+        assert fewer.endswith(("here none", "here float32 tensor (4, 3)")[rank])
+        assert both == "tensors[0] takes a tensor, got NoneType None"
+        assert "\n" not in short + dtype + none
 
 
 def test_one_process_gets_its_own_batch() -> None:

@@ -272,6 +272,34 @@ def test_a_target_moves_to_the_current_gpu() -> None:
     assert_same(ids().cuda(0).cpu(), *ids())
 
 
+def test_batches_are_put_together_with_plain_ones_too() -> None:
+    one, plain = (
+        MixedTarget(torch.tensor([0, 1]), torch.tensor([2, 0]), torch.tensor([0.7, 0.6])),
+        torch.tensor([4]),
+    )
+    a, b, lam = torch.cat([one, plain, one[:1]])
+    assert a.tolist() == [0, 1, 4, 0]
+    assert b.tolist() == [2, 0, 4, 2]
+    torch.testing.assert_close(lam, torch.tensor([0.7, 0.6, 1.0, 0.7]))
+    parts = torch.cat(one.split(1))
+    assert all(map(torch.equal, parts, one))
+    with pytest.raises(MixError, match=r"^dim takes 0, that of the samples, got 1$"):
+        torch.cat([one, one], dim=1)
+
+
+def test_a_target_answers_what_is_asked_of_a_tensor() -> None:
+    y = MixedTarget(torch.rand(3, 5), torch.rand(3, 5), torch.rand(3).requires_grad_())
+    assert (y.ndim, y.numel(), y.is_floating_point()) == (2, 15, True)
+    assert not MixedTarget(torch.tensor([0]), torch.tensor([1]), 0.5).is_floating_point()
+    assert not y.detach().lam.requires_grad
+    copied = y.clone()
+    assert all(map(torch.equal, copied, y))
+    assert {part.data_ptr() for part in copied}.isdisjoint(part.data_ptr() for part in y)
+    across = MixedTarget(y.a.t().contiguous().t(), y.b, y.lam)
+    assert across.contiguous().a.is_contiguous()
+    assert torch.equal(across.contiguous().a, y.a)
+
+
 def test_map_changes_both_targets_and_keeps_lam() -> None:
     assert_same(tokens().map(lambda y: y[:, 0] + 1), tokens().a[:, 0] + 1, tokens().b[:, 0] + 1, LAM)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import typing
 
 import pytest
 
@@ -49,6 +50,13 @@ PUBLIC = (
     "sample_lam",
     "sample_partner",
 )
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_annotations_can_be_resolved_by_who_reads_them(name: str) -> None:
+    thing = getattr(batchmix, name)
+    if callable(thing):
+        typing.get_type_hints(thing.__init__ if isinstance(thing, type) else thing)
 
 
 def undocumented(thing: object) -> str | None:

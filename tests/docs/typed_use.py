@@ -29,6 +29,11 @@ def training_step(model: nn.Module, x: Tensor, y: Tensor | bm.MixedTarget) -> Te
     return bm.mixed_loss(F.cross_entropy, model(x), y)
 
 
+def scheduled() -> bm.Mixer:
+    schedule = {"p": bm.off_after(10), "alpha": bm.ramp(0, 1, steps=3)}
+    return bm.Mixup(schedule=schedule)
+
+
 def look_at(target: bm.MixedTarget) -> None:
     a, _, lam = target
     assert_type((a, lam), tuple[Tensor, Tensor])

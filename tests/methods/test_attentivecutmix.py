@@ -47,6 +47,28 @@ def test_a_map_of_pixels_is_averaged_over_cells() -> None:
     assert torch.equal(plan.mask, expected_mask(means, plan.partner, (12, 20), 4, 5))
 
 
+@pytest.mark.parametrize("size", [(32, 32), (12, 20), (33, 17), (30, 8)])
+def test_cells_of_unlike_sizes_are_ranked_by_the_pixels_that_are_pasted(size: tuple[int, int]) -> None:
+    height, width = size
+    x = torch.rand(6, 2, height, width, generator=torch.Generator().manual_seed(4))
+    cell = (torch.arange(height) * 7 // height)[:, None] * 7 + torch.arange(width) * 7 // width
+    means = torch.stack([brightness(x)[:, cell == number].mean(1) for number in range(49)], dim=1)
+    plan = AttentiveCutMix(brightness, cells=6, seed=0).plan(x)
+    assert torch.equal(plan.mask, expected_mask(means, plan.partner, size, 7, 6))
+    with torch.autocast("cpu"):
+        assert torch.equal(AttentiveCutMix(brightness, cells=6, seed=0).plan(x).mask, plan.mask)
+
+
+@pytest.mark.parametrize("places", [(2, 4), (16, 8), (64, 128)])
+def test_a_map_of_another_resolution_is_brought_to_the_pixels(places: tuple[int, int]) -> None:
+    maps = torch.rand(6, *places, generator=torch.Generator().manual_seed(5))
+    x = torch.rand(6, 1, 32, 32, generator=torch.Generator().manual_seed(6))
+    pixels = maps.repeat_interleave(32, 1).repeat_interleave(32, 2)
+    pixels = pixels.view(6, 32, places[0], 32, places[1]).mean((2, 4))
+    by_pixels = AttentiveCutMix(lambda x: pixels, grid=7, cells=6, seed=0).plan(x)
+    assert torch.equal(AttentiveCutMix(lambda x: maps, grid=7, cells=6, seed=0).plan(x).mask, by_pixels.mask)
+
+
 def test_lam_is_the_share_of_cells_that_stay() -> None:
     x = torch.rand(6, 3, 56, 56, generator=torch.Generator().manual_seed(2))
     _, target = AttentiveCutMix(brightness, partner="roll", seed=0)(x, torch.arange(6))

@@ -152,7 +152,8 @@ def test_same_seed_same_draws_and_each_step_its_own(method: type[Mixer]) -> None
     plans = [one.plan(x, y) for _ in range(4)]
     for plan in plans:
         assert_same_plan(plan, two.plan(x, y))
-    assert len({plan.lam.numpy().tobytes() for plan in plans}) == 4
+    drawn = {(plan.partner.numpy().tobytes(), plan.lam.numpy().tobytes()) for plan in plans}
+    assert len(drawn) == 4
     assert not torch.equal(plans[0].lam, other.plan(x, y).lam)
 
 

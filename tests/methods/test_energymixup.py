@@ -101,6 +101,13 @@ def test_the_level_is_that_of_the_loudest_moment() -> None:
     assert sound_level(short).item() == pytest.approx(-3.01 - 10 * math.log10(5), abs=0.01)
 
 
+@pytest.mark.parametrize("length", [1600, 1999, 2399])
+def test_a_sound_at_the_very_end_is_heard(length: int) -> None:
+    late = torch.zeros(1, length)
+    late[0, -200:] = tone(1000, 0.025)
+    assert float(sound_level(late, RATE)) > -30
+
+
 @given(alpha=st.floats(1e-6, 1e6), seed=st.integers(0, 2**32), loud=st.floats(-60, 60), fold=st.booleans())
 def test_weights_are_finite_for_any_level_and_lam(alpha: float, seed: int, loud: float, fold: bool) -> None:
     x = torch.stack([tone(300, 0.01), torch.zeros(80), tone(700, 0.01, 10 ** (loud / 20))])

@@ -123,6 +123,7 @@ def test_half_precision_attention_is_summed_in_float32() -> None:
         ({"prefix": -1}, "prefix takes"),
         ({"prefix": True}, "prefix takes"),
         ({"grid": (5, 5)}, "grid takes rows and columns of 24 patches"),
+        ({"grid": (3, 8)}, "grid takes rows and columns that divide images of 32 x 48"),
         *(
             ({"grid": grid}, "grid takes rows and columns of 24 patches")
             for grid in (24, (4.0, 6.0), (-4, -6))

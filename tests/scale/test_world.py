@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batchmix.errors import DataError
+from batchmix.errors import DataError, MixError
 from batchmix.scale import world
 
 LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:9625."
@@ -35,3 +35,23 @@ def test_a_process_that_lost_another_says_so_in_one_line() -> None:
 def test_an_error_of_its_own_stays_what_it_is() -> None:
     with pytest.raises(RuntimeError, match=r"^size mismatch$"), world.joined("cpu"):
         raise RuntimeError("size mismatch")
+
+
+def test_a_launcher_need_not_tell_the_place_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK")
+    monkeypatch.setattr(world.dist, "destroy_process_group", lambda: None)
+    with world.joined("cpu") as found:
+        assert found == world.World(0, 2, 0, "cpu")
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK", "LOCAL_RANK"])
+@pytest.mark.parametrize("told", ["", "two", "-1"])
+def test_a_word_where_a_number_belongs_is_named(
+    name: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, told)
+    with (
+        pytest.raises(MixError, match=f"^{name} takes a whole number, .* got '{told}'$"),
+        world.joined("cpu"),
+    ):
+        pass

@@ -38,8 +38,8 @@ def reweigh(
             the heads counts. Constant for the loss: no gradient goes through it.
         prefix: Number of tokens before the patches to leave out: 1 where the class token is among them, more
             where registers are.
-        grid: Rows and columns of patches; found from their number and the image's size if left out, for
-            square patches.
+        grid: Rows and columns of patches, all of one size; found from their number and the image's size if
+            left out, for square patches.
         share: Of the attention in the new weight, the rest is the old one. The paper's equation is 1, the
             authors' code 0.5.
 
@@ -88,12 +88,14 @@ def _per_patch(attention: Tensor, count: int, prefix: int) -> Tensor:
 
 def _grid_of(patches: int, grid: tuple[int, int] | None, size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of the patches, which are square unless told otherwise."""
+    height, width = size
     if grid is not None:
         sides = isinstance(grid, (tuple, list)) and all(isinstance(side, int) and side > 0 for side in grid)
         if not sides or len(grid) != 2 or grid[0] * grid[1] != patches:
             raise MixError.of("grid", grid, f"rows and columns of {patches} patches")
+        if height % grid[0] or width % grid[1]:
+            raise MixError.of("grid", grid, f"rows and columns that divide images of {height} x {width}")
         return grid[0], grid[1]
-    height, width = size
     rows = round(math.sqrt(patches * height / width))
     columns = round(math.sqrt(patches * width / height))
     if rows * columns != patches or height * columns != width * rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -35,7 +35,8 @@ def from_next_rank(*tensors: Tensor, check: bool = True) -> tuple[Tensor, ...]:
             that differ hang or garble, as in ``torch.distributed``.
 
     Returns:
-        As many tensors; the ones given where there is no other process.
+        As many tensors; the ones given where there is no other process, so that ``between`` then pairs each
+        sample with itself.
 
     Raises:
         MixError: If a rank's tensors are not like another's, on every rank alike.
@@ -46,13 +47,14 @@ def from_next_rank(*tensors: Tensor, check: bool = True) -> tuple[Tensor, ...]:
         >>> x, y = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])
         >>> x, y = mixup.between((x, y), from_next_rank(x, y))
     """
+    alone = not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1
+    if check and not alone:
+        _check_alike(tensors)
     for place, tensor in enumerate(tensors):
         if not isinstance(tensor, Tensor):
             raise MixError(f"tensors[{place}] takes a tensor, got {describe(tensor)}")
-    if not tensors or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+    if alone or not tensors:
         return tensors
-    if check:
-        _check_alike(tensors)
     rank, world = dist.get_rank(), dist.get_world_size()
     sent = [tensor.detach().contiguous() for tensor in tensors]
     received = [torch.empty_like(tensor) for tensor in sent]
@@ -65,17 +67,25 @@ def from_next_rank(*tensors: Tensor, check: bool = True) -> tuple[Tensor, ...]:
     return tuple(received)
 
 
-def _check_alike(tensors: tuple[Tensor, ...]) -> None:
+def _check_alike(tensors: tuple[Any, ...]) -> None:
     """Every rank sees every answer, so that all of them raise or none: one alone would hang the rest."""
-    shown = ", ".join(map(describe, tensors))
-    samples = len(tensors[0]) if tensors[0].dim() else 0
-    mine = torch.tensor([samples, zlib.crc32(shown.encode())], device=tensors[0].device)
+    shown = ", ".join(_kind(tensor) for tensor in tensors) or "none"
+    samples = len(tensors[0]) if tensors and isinstance(tensors[0], Tensor) and tensors[0].dim() else 0
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    mine = torch.tensor([samples, zlib.crc32(shown.encode())], device=device)
     everyones = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(everyones, mine)
     answers = torch.stack(everyones).tolist()
     for rank, answer in enumerate(answers):
         if answer != answers[0]:
+            counts = f"{answers[0][0]} samples on rank 0 and {answer[0]} on rank {rank}"
+            others = f"others on rank {rank} than on rank 0"
             raise MixError(
                 "tensors takes the same shapes and dtypes on every rank, "
-                f"got {answers[0][0]} samples on rank 0 and {answer[0]} on rank {rank}; here {shown}"
+                f"got {others if answer[0] == answers[0][0] else counts}; here {shown}"
             )
+
+
+def _kind(tensor: Any) -> str:
+    """What has to be alike; of what is no tensor, its type."""
+    return describe(tensor) if isinstance(tensor, Tensor) else type(tensor).__name__

@@ -15,8 +15,16 @@ from batchmix.errors import MixError
 Schedule = Callable[[int], float]
 
 
+class _Factor:
+    """What both are to a type checker, in a dict of schedules too."""
+
+    def __call__(self, step: int) -> float:
+        """The factor at ``step``, counted from 0."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class off_after:  # noqa: N801  (read as a function)
+class off_after(_Factor):  # noqa: N801  (read as a function)
     """1 for the first ``steps`` steps, then 0.
 
     Args:
@@ -44,7 +52,7 @@ class off_after:  # noqa: N801  (read as a function)
 
 
 @dataclass(frozen=True)
-class ramp:  # noqa: N801
+class ramp(_Factor):  # noqa: N801
     """From ``start`` to ``end`` in a straight line over ``steps`` steps, then ``end``.
 
     Args:

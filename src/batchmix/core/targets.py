@@ -165,11 +165,19 @@ class MixedTarget:
         return MixedTarget(self.a[index], self.b[index], self.lam[first])
 
     def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[MixedTarget, ...]:
-        """Like ``Tensor.split``: some samples at a time, as for gradients that are summed up."""
+        """Like ``Tensor.split``: some samples at a time, as for gradients that are summed up.
+
+        Args:
+            split_size: Samples of each part, or of each in turn.
+            dim: 0, that of the samples.
+
+        Raises:
+            MixError: If ``dim`` is another.
+        """
         return self._cut(torch.split, split_size, dim)
 
     def chunk(self, chunks: int, dim: int = 0) -> tuple[MixedTarget, ...]:
-        """Like ``Tensor.chunk``: at most so many parts of the same number of samples."""
+        """Like ``Tensor.chunk``: at most ``chunks`` parts of the same number of samples; ``dim`` is 0."""
         return self._cut(torch.chunk, chunks, dim)
 
     def _cut(self, cut: Callable[..., Sequence[Tensor]], size: Any, dim: int) -> tuple[MixedTarget, ...]:
@@ -247,6 +255,18 @@ class MixedTarget:
         """The same targets as int64."""
         return self.map(Tensor.long)
 
+    def contiguous(self) -> MixedTarget:
+        """Like ``Tensor.contiguous``."""
+        return self.map(Tensor.contiguous)
+
+    def detach(self) -> MixedTarget:
+        """Like ``Tensor.detach``, of all three."""
+        return MixedTarget(*(part.detach() for part in self))
+
+    def clone(self) -> MixedTarget:
+        """Like ``Tensor.clone``, of all three."""
+        return MixedTarget(*(part.clone() for part in self))
+
     @overload
     def size(self, dim: None = None) -> torch.Size: ...
 
@@ -260,6 +280,19 @@ class MixedTarget:
     def dim(self) -> int:
         """Number of dimensions of ``a`` and of ``b``."""
         return self.a.dim()
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions of ``a`` and of ``b``."""
+        return self.a.dim()
+
+    def numel(self) -> int:
+        """Number of elements of ``a``, and of ``b``."""
+        return self.a.numel()
+
+    def is_floating_point(self) -> bool:
+        """Whether the targets are soft labels or values, and not class ids."""
+        return self.a.is_floating_point()
 
     def __eq__(self, other: object) -> bool:
         """Comparing labels has no meaning for two of them; without this, ``target != 255`` would be True."""
@@ -341,9 +374,18 @@ def count_correct(logits: Tensor, target: MixedTarget | Tensor, ignore_index: in
     return right.sum(), (own.kept + partners.kept).sum()
 
 
-OF_SAMPLES: dict[Callable[..., Any], Callable[..., tuple[MixedTarget, ...]]] = {
+def _cat(tensors: Sequence[MixedTarget | Tensor], dim: int = 0) -> MixedTarget:
+    """Batches of targets as one; plain ones have ``lam`` 1."""
+    if dim != 0:
+        raise MixError.of("dim", dim, "0, that of the samples")
+    mixed = [y if isinstance(y, MixedTarget) else MixedTarget(y, y, 1.0) for y in tensors]
+    return MixedTarget(*(torch.cat(parts) for parts in zip(*mixed, strict=True)))
+
+
+OF_SAMPLES: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.split: MixedTarget.split,
     torch.chunk: MixedTarget.chunk,
+    torch.cat: _cat,
 }
 """What torch's functions do with a batch of targets, beside losses."""
 
@@ -354,7 +396,8 @@ _FOR_A_METRIC = "for a metric take expected_accuracy(logits) or the label of lar
 def _no_meaning(name: str) -> str:
     return (
         f"{name} takes tensors, got a MixedTarget: take its a, b and lam, or dense(num_classes); "
-        "for a metric expected_accuracy(logits), for a loss mixed_loss(loss_fn, output, target)"
+        "for a metric dominant, the label of larger weight, or expected_accuracy(logits), for a loss "
+        "mixed_loss(loss_fn, output, target)"
     )
 
 

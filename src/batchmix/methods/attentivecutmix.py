@@ -19,11 +19,12 @@ Deep Learning Based Image Classification, arXiv:2003.13048.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import ClassVar, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Unpack
 
 from batchmix.core.masks import draw_partners, mean_of, plan_of
 from batchmix.core.plan import MixPlan
@@ -31,9 +32,6 @@ from batchmix.core.saliency import Look, fine_grained, maps_of
 from batchmix.core.sampling import Policy, check_choice, check_count
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class AttentiveCutMix(Mixer):
@@ -96,7 +94,8 @@ class AttentiveCutMix(Mixer):
         maps = maps_of(self.attention, x, name="attention").to(generator.device)
         height, width = x.shape[2:]
         partner = draw_partners(x, y, self.partner, per="sample", between=False, generator=generator)
-        attended = self._attended(maps, min(self.grid, height), min(self.grid, width))[partner]
+        means = _means_of_cells(maps, (height, width), (min(self.grid, height), min(self.grid, width)))
+        attended = self._attended(means)[partner]
         row, column = (
             torch.arange(side, device=maps.device) * cells // side
             for side, cells in zip((height, width), attended.shape[1:], strict=True)
@@ -104,9 +103,29 @@ class AttentiveCutMix(Mixer):
         mask = ~attended[:, row][:, :, column].unsqueeze(1)
         return plan_of(partner, mask, mean_of(mask), per="sample", between=False)
 
-    def _attended(self, maps: Tensor, rows: int, columns: int) -> Tensor:
+    def _attended(self, means: Tensor) -> Tensor:
         """The cells of largest mean attention, (B, rows, columns) bool."""
-        means = F.adaptive_avg_pool2d(maps.unsqueeze(1), (rows, columns)).flatten(1)
-        top = means.topk(min(self.cells, rows * columns), dim=1).indices
-        chosen = torch.zeros_like(means, dtype=torch.bool).scatter_(1, top, value=True)
-        return chosen.view(-1, rows, columns)
+        flat = means.flatten(1)
+        top = flat.topk(min(self.cells, flat.shape[1]), dim=1).indices
+        return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, top, value=True).view_as(means)
+
+
+def _means_of_cells(maps: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Mean of maps (B, h, w) over the cells of images (H, W), (B, rows, columns); maps of cells stay."""
+    if maps.shape[1:] == grid:
+        return maps
+    (row, in_row), (column, in_column) = (
+        _pixels_of_cells(pixels, cells, maps.device) for pixels, cells in zip(size, grid, strict=True)
+    )
+    if maps.shape[1:] != size:
+        maps = F.adaptive_avg_pool2d(maps.unsqueeze(1), size).squeeze(1)
+    taken = maps[:, row][..., column]  # (B, rows, pixels of a cell, columns, pixels of a cell)
+    there = in_row[:, :, None, None] & in_column
+    return taken.where(there, torch.zeros_like(taken)).sum((2, 4)) / there.sum((1, 3))
+
+
+def _pixels_of_cells(pixels: int, cells: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The pixels of each cell along a side, (cells, most), and which of them are its: some have one less."""
+    first = -(torch.arange(cells + 1, device=device) * -pixels // cells)
+    pixel = first[:-1, None] + torch.arange(-(-pixels // cells), device=device)
+    return pixel.clamp(max=pixels - 1), pixel < first[1:, None]

@@ -18,10 +18,11 @@ Paper: Yao et al. 2022, C-Mixup: Improving Generalization in Regression, arXiv:2
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from batchmix.core.masks import plan_of_weights
 from batchmix.core.plan import MixPlan
@@ -36,9 +37,6 @@ from batchmix.core.sampling import (
 )
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class CMixup(Mixer):

@@ -14,19 +14,17 @@ Localizable Features", arXiv:1905.04899.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from batchmix.core.boxes import place_boxes, sample_boxes, sample_sides
 from batchmix.core.masks import check_pairing, check_shares, draw_partners, draws_of, plan_of_boxes, size_of
 from batchmix.core.plan import MixPlan
 from batchmix.core.sampling import Per, Policy, check_alpha, check_flag, sample_lam
 from batchmix.mixer import Mixer, MixerOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class CutMix(Mixer):

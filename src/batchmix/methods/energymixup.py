@@ -23,10 +23,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Unpack
 
 from batchmix.core.applying import apply_plan
 from batchmix.core.batches import Leaf
@@ -37,9 +39,6 @@ from batchmix.core.sampling import Policy, check_alpha, check_choice, check_flag
 from batchmix.errors import MixError
 from batchmix.kernels.layout import widest_on
 from batchmix.mixer import Mixer, MixerOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 SILENCE = -80.0  # dB
 WINDOW = 0.1  # seconds
@@ -144,7 +143,9 @@ def sound_level(x: Tensor, rate: float | None = None) -> Tensor:
         return (10 * power.log10()).clamp(min=SILENCE)
     size = min(max(2, round(WINDOW * rate)), wave.shape[-1])
     shape = torch.hann_window(size, dtype=torch.float32, device=x.device)
-    windows = wave.unfold(-1, size, max(1, size // 2)) * shape
+    hop = max(1, size // 2)
+    wave = F.pad(wave, (0, (size - wave.shape[-1]) % hop))  # a sound at the very end counts too
+    windows = wave.unfold(-1, size, hop) * shape
     spectrum = torch.fft.rfft(windows).abs().square()
     spectrum[..., 1 : (size + 1) // 2] *= 2  # the frequencies below zero
     with torch.autocast(x.device.type, enabled=False):  # which would multiply in half precision

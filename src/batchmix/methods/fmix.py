@@ -18,18 +18,16 @@ Augmentation", arXiv:2002.12047.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from batchmix.core.masks import check_pairing, draw_partners, draws_of, mean_of, plan_of, size_of
 from batchmix.core.plan import MixPlan
 from batchmix.core.sampling import Per, Policy, check_alpha, check_flag, sample_lam
 from batchmix.mixer import Mixer, MixerOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class FMix(Mixer):

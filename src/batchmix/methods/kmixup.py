@@ -18,10 +18,11 @@ arXiv:2106.02933.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from batchmix.core.masks import plan_of_weights
 from batchmix.core.plan import MixPlan
@@ -29,9 +30,6 @@ from batchmix.core.sampling import check_alpha, check_choice, check_count, check
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
 from batchmix.mixer import Mixer, MixerOptions, check_pair
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 PerGroup = Literal["batch", "group", "sample"]
 

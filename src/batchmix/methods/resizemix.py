@@ -17,19 +17,17 @@ True Labels", arXiv:2012.11101.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from batchmix.core.boxes import box_masks, place_boxes
 from batchmix.core.masks import check_pairing, check_shares, draw_partners, draws_of, plan_of, size_of
 from batchmix.core.plan import MixPlan
 from batchmix.core.sampling import Per, Policy
 from batchmix.mixer import Mixer, MixerOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class ResizeMix(Mixer):

@@ -16,10 +16,11 @@ Better Regularization, arXiv:2006.01791.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from batchmix.core.boxes import boxes_around
 from batchmix.core.masks import draw_partners, plan_of_boxes
@@ -28,9 +29,6 @@ from batchmix.core.saliency import Look, at_pixels, fine_grained, maps_of, peaks
 from batchmix.core.sampling import Policy, check_alpha, check_choice, sample_lam
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class SaliencyMix(Mixer):

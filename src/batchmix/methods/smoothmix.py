@@ -16,10 +16,11 @@ Classifiers", CVPR Workshops.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from batchmix.core.masks import (
     check_pairing,
@@ -33,9 +34,6 @@ from batchmix.core.masks import (
 from batchmix.core.plan import MixPlan, as_rows
 from batchmix.core.sampling import Per, Policy
 from batchmix.mixer import Mixer, MixerOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class SmoothMix(Mixer):

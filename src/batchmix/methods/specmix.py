@@ -15,19 +15,17 @@ Domain Features, Interspeech, arXiv:2108.03020.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from batchmix.core.masks import draw_partners, draws_of, mean_of, plan_of
 from batchmix.core.plan import MixPlan, describe
 from batchmix.core.sampling import PerSample, Policy, check_choice, check_count, check_probability
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class SpecMix(Mixer):
@@ -87,7 +85,7 @@ class SpecMix(Mixer):
     ) -> MixPlan:
         """Draw partners, then bands of frequency, then bands of time. See ``Mixer.sample``."""
         if x.dim() != 4 or 0 in x.shape[2:]:
-            raise MixError(f"x takes spectrograms (B, C, F, T), not empty, got {describe(x)}")
+            raise MixError(f"x takes spectrograms (B, C, F, T), none of them 0, got {describe(x)}")
         partner = draw_partners(x, y, self.partner, per=self.per, between=between, generator=generator)
         rows = draws_of(self.per, len(x))
         frequency, time = (

@@ -21,10 +21,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from batchmix.core.applying import apply_plan
 from batchmix.core.batches import Kinds, Leaf, lead_of, target_of
@@ -34,9 +35,6 @@ from batchmix.core.sampling import Policy, check_alpha, check_choice, check_prob
 from batchmix.core.whole import paste
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class TabularCutMix(Mixer):
@@ -106,7 +104,7 @@ class TabularCutMix(Mixer):
     ) -> MixPlan:
         """Draw partners, then shares, then columns. See ``Mixer.sample``."""
         if x.dim() != 2 or not x.shape[1]:
-            raise MixError(f"x takes rows of columns (B, F), not empty, got {describe(x)}")
+            raise MixError(f"x takes rows of columns (B, F), none of them 0, got {describe(x)}")
         (count, columns), device = x.shape, generator.device
         partner = draw_partners(x, y, self.partner, per="sample", between=between, generator=generator)
         if self.rate is None:

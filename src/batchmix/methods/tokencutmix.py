@@ -22,10 +22,11 @@ al. 2019, CutMix, arXiv:1905.04899.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from batchmix.core.applying import apply_plan
 from batchmix.core.batches import Kinds, Leaf, lead_of, target_of
@@ -35,10 +36,6 @@ from batchmix.core.sampling import Policy, check_alpha, check_choice, check_flag
 from batchmix.core.whole import paste
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
 
 OF_TOKENS: tuple[str, ...] = ("input_ids", "token_type_ids")
 """What tokenizers call their ids, each of a token."""

@@ -20,10 +20,11 @@ arXiv:2111.09833.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from batchmix.core.attention import reweigh
 from batchmix.core.boxes import sample_boxes
@@ -39,9 +40,6 @@ from batchmix.core.sampling import (
 )
 from batchmix.core.targets import MixedTarget
 from batchmix.mixer import Mixer, MixerOptions
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class TransMix(Mixer):

@@ -124,13 +124,15 @@ def joined(device: str = "auto") -> Iterator[World]:
         device: ``auto``, ``cpu`` or ``cuda``. GPUs go by local rank, one a process.
 
     Raises:
-        MixError: If this host has fewer GPUs than processes, or a GPU is named by its number.
+        MixError: If this host has fewer GPUs than processes, a GPU is named by its number, or what the
+            environment says is no number.
         DataError: If another process ends, or is not to be reached any more.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
+    size = _told("WORLD_SIZE", "1")
+    if size == 1 or "MASTER_ADDR" not in os.environ:
         yield ALONE
         return
-    rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    rank, local = _told("RANK", ""), _told("LOCAL_RANK", "0")  # not all launchers tell the second
     own = _device_of(device, local)
     backend = "nccl" if own.startswith("cuda") else "gloo"
     dist.init_process_group(backend, store=_meeting_place(rank, size), rank=rank, world_size=size)
@@ -143,6 +145,14 @@ def joined(device: str = "auto") -> Iterator[World]:
         raise DataError(lost) from error
     # Not after an error: the others may be gone, and leaving them in good order would wait for them.
     dist.destroy_process_group()
+
+
+def _told(name: str, otherwise: str) -> int:
+    """A number that torchrun, or another launcher, has put into the environment."""
+    found = os.environ.get(name, otherwise)
+    if not found.isdecimal():
+        raise MixError(f"{name} takes a whole number, as torchrun sets it in the environment, got {found!r}")
+    return int(found)
 
 
 def _meeting_place(rank: int, size: int) -> Any:
