@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from batchmix.study.article.verdicts import (
     p_of_level,
     pairs_for_level,
 )
+from batchmix.study.statistics import seeds_needed
 
 TIME = Quantity("time", 0.05, ratio=True)
 
@@ -42,11 +44,33 @@ def test_level_is_two_one_sided_tests(shift):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_beyond_the_margin_is_the_test_on_that_side(sign):
+def test_beyond_the_margin_is_the_test_on_that_side_with_the_other_tail(sign):
     differences = sign * (0.008 + 0.002 * np.random.default_rng(1).normal(size=5))
     side = "greater" if sign > 0 else "less"
     expected = stats.ttest_1samp(differences, sign * 0.005, alternative=side).pvalue
-    assert p_of_level(differences.tolist(), 0.005) == pytest.approx(expected)
+    other = stats.ttest_1samp(differences, -sign * 0.005, alternative=side).pvalue
+    assert p_of_level(differences.tolist(), 0.005) == pytest.approx(expected + other, rel=1e-12)
+
+
+@pytest.mark.parametrize("margin", [0.01, 0.5])
+def test_equal_ways_are_called_unequal_in_one_of_twenty_studies_at_most(margin):
+    """However narrow the margin is beside what the pairs leave open."""
+    draws = np.random.default_rng(7).normal(size=(4000, 10))
+    shown = np.array([p_of_level(row.tolist(), margin) for row in draws]) < 0.05
+    refuted = shown & (np.abs(draws.mean(1)) > margin)
+    assert refuted.mean() < 0.05 + 4 * math.sqrt(0.05 * 0.95 / len(draws))
+
+
+def test_the_pairs_needed_are_those_of_the_strictest_of_the_corrected_tests():
+    rng = np.random.default_rng(8)
+    same = Comparison("", Quantity("q", 0.8), "more", rng.normal(0, 1, 10).tolist(), [0.0] * 10)
+    (alone,) = judge([same])
+    of_ten = judge([same] * 10)[0]
+    sd = np.std(same.first, ddof=1)
+    assert alone.needed == f"{seeds_needed(sd, 0.8)} for 0.8"
+    assert of_ten.needed == f"{seeds_needed(sd, 0.8, level=0.995)} for 0.8"
+    level = judge([replace(same, expected="level")] * 2)[0]
+    assert level.needed == f"{pairs_for_level(sd, 0.8, level=0.975)} for 0.8"
 
 
 @pytest.mark.parametrize(("shift", "side"), [(0.02, "greater"), (-0.004, "greater"), (-0.009, "less")])

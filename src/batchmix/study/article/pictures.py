@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean, median
+from operator import truediv
+from statistics import fmean, geometric_mean, median
 from typing import TYPE_CHECKING, Any
 
 from batchmix.pictures.canvas import INK, new_figure
@@ -78,7 +79,7 @@ def draw_one_hot(found: dict[str, Any]) -> Figure:
     classes = [row["classes"] for row in found["rows"]]
     for form, name, colour in (("two_calls", "two calls", RED), ("mixed_target", "MixedTarget", BLUE)):
         forms = [(row["forms"][form], row["forms"]["one_hot"]) for row in found["rows"]]
-        time = [median(own["seconds"]) / median(hot["seconds"]) for own, hot in forms]
+        time = [geometric_mean(map(truediv, own["seconds"], hot["seconds"])) for own, hot in forms]
         memory = [own["bytes"] / hot["bytes"] for own, hot in forms]
         left.plot(classes, time, "o-", color=colour, label=name)
         right.plot(classes, memory, "o-", color=colour)

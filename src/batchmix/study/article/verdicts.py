@@ -37,8 +37,8 @@ RULES = (
     "**A claim** of several statements has *held* where all of them have; one that did not hold decides "
     "it; otherwise it is *not shown*.",
     "Beside *not shown* stands the number of pairs (seeds, repeats or batches) that would show the "
-    "difference named with it, or that the two are level (or nothing is lost) to within it, in four of "
-    "five studies.",
+    "difference named with it, or that the two are level (or nothing is lost) to within it, in at least "
+    "four of five studies, at the strictest level that Holm's method can ask of one of so many statements.",
 )
 
 
@@ -134,8 +134,9 @@ def judge(statements: Sequence[Comparison | Fact]) -> list[Judged]:
     """
     tests = [p_value(s) if isinstance(s, Comparison) else math.nan for s in statements]
     corrected = holm(tests)
+    family = max(1, sum(not math.isnan(p) for p in tests))
     return [
-        _judge_comparison(s, p) if isinstance(s, Comparison) else _judge_fact(s)
+        _judge_comparison(s, p, family) if isinstance(s, Comparison) else _judge_fact(s)
         for s, p in zip(statements, corrected, strict=True)
     ]
 
@@ -182,15 +183,20 @@ def p_of_level(differences: Sequence[float], margin: float, *, ends: int = 2) ->
         0.0001
 
     Source: Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power approach"; one
-    end is the test of non-inferiority, Blackwelder 1982, "Proving the null hypothesis in clinical trials".
+    end is the test of non-inferiority, Blackwelder 1982, "Proving the null hypothesis in clinical trials";
+    beyond both ends, Hodges and Lehmann 1954, "Testing the approximate validity of statistical hypotheses".
     """
     if len(differences) < 2 or stdev(differences) <= _ROUNDING * max(map(abs, differences)):
         return math.nan
     from scipy.special import stdtr
 
-    n = len(differences)
-    inside = _inside(fmean(differences), margin, ends)
-    return float(stdtr(n - 1, -abs(inside) * math.sqrt(n) / stdev(differences)))
+    n, mean = len(differences), fmean(differences)
+    errors = math.sqrt(n) / stdev(differences)
+    inside = _inside(mean, margin, ends)
+    p = stdtr(n - 1, -abs(inside) * errors)
+    if ends == 2 and inside < 0:  # equal ways can come out as far off on the other side
+        p += stdtr(n - 1, -(abs(mean) + margin) * errors)
+    return float(p)
 
 
 def _inside(mean: float, margin: float, ends: int) -> float:
@@ -198,12 +204,15 @@ def _inside(mean: float, margin: float, ends: int) -> float:
     return margin - abs(mean) if ends == 2 else margin + mean
 
 
-def pairs_for_level(sd: float, margin: float, power: float = 0.8, *, ends: int = 2) -> int:
-    """How many pairs show, at 5%, that two ways are level to within a margin, where they are equal.
+def pairs_for_level(
+    sd: float, margin: float, level: float = 1 - ALPHA, power: float = 0.8, *, ends: int = 2
+) -> int:
+    """How many pairs show that two ways are level to within a margin, where they are equal.
 
     Args:
         sd: Standard deviation of the differences of pairs, >= 0.
         margin: As for ``p_of_level``.
+        level: One minus the p-value asked for.
         power: Chance of success.
         ends: As for ``p_of_level``.
 
@@ -219,19 +228,20 @@ def pairs_for_level(sd: float, margin: float, power: float = 0.8, *, ends: int =
     """
     if sd == 0:
         return 2
-    n = bisect_left(range(MOST_SEEDS + 1), power, lo=2, key=lambda n: _power_of_level(n, margin / sd, ends))
+    effect = margin / sd
+    n = bisect_left(range(MOST_SEEDS + 1), power, lo=2, key=lambda n: _power_of_level(n, effect, level, ends))
     if n > MOST_SEEDS:
         raise MixError(f"{margin:g} at an sd of {sd:g} takes more than {MOST_SEEDS:,} pairs to show")
     return n
 
 
-def _power_of_level(n: int, margin: float, ends: int) -> float:
+def _power_of_level(n: int, margin: float, level: float, ends: int) -> float:
     """Chance that n pairs without a difference show it; the margin in standard deviations of a pair."""
     from scipy.special import chdtri, ndtr, stdtrit
 
     beyond = (np.arange(400) + 0.5) / 400  # evenly spaced chances, each standing for its share of studies
     spread = np.sqrt(chdtri(n - 1, beyond) / (n - 1))  # standard deviations that are found where it is 1
-    room = margin * math.sqrt(n) - stdtrit(n - 1, 1 - ALPHA) * spread
+    room = margin * math.sqrt(n) - stdtrit(n - 1, level) * spread
     return float(np.maximum(1 - ends * ndtr(-room), 0).mean())
 
 
@@ -255,7 +265,7 @@ def difference_text(quantity: Quantity, mean: float, low: float, high: float) ->
     return minus(f"{texts[0]}{unit}{ends}")
 
 
-def _judge_comparison(comparison: Comparison, p: float) -> Judged:
+def _judge_comparison(comparison: Comparison, p: float, family: int) -> Judged:
     quantity = comparison.quantity
     paired = paired_difference(*_values(comparison))
     verdict = _verdict(comparison.expected, paired.mean, _margin(quantity), p)
@@ -265,7 +275,7 @@ def _judge_comparison(comparison: Comparison, p: float) -> Judged:
         paired.n,
         p,
         verdict,
-        needed=_needed(comparison, paired.sd) if verdict == OPEN else "",
+        needed=_needed(comparison, paired.sd, family) if verdict == OPEN else "",
     )
 
 
@@ -282,19 +292,19 @@ def _verdict(expected: Direction, mean: float, margin: float, p: float) -> str:
     return HELD if (mean > 0) == (expected == "more") else REFUTED
 
 
-def _needed(comparison: Comparison, sd: float) -> str:
-    """Number of pairs that would show the difference worth knowing, before any correction."""
+def _needed(comparison: Comparison, sd: float, family: int) -> str:
+    """Number of pairs that would show the difference worth knowing as the first of ``family`` statements."""
     quantity = comparison.quantity
     if math.isnan(sd):
         return "two or more"
     if sd == 0:
         return "all pairs differ alike"
-    margin = _margin(quantity)
+    margin, level = _margin(quantity), 1 - ALPHA / family
     try:
         if comparison.expected in ENDS:
-            n = pairs_for_level(sd, margin, ends=ENDS[comparison.expected])
+            n = pairs_for_level(sd, margin, level, ends=ENDS[comparison.expected])
         else:
-            n = seeds_needed(sd, margin)
+            n = seeds_needed(sd, margin, level)
     except MixError:
         return f"more than {MOST_SEEDS:,}"
     worth = (
