@@ -104,6 +104,7 @@ def test_what_is_no_seed_is_refused(text):
         (["mixup", "mixup:alpha=0.4"], "the same"),
         (["--epochs", "x"], "--epochs"),
         (["--epochs", "0"], "epochs"),
+        (["--epochs", "1e308"], "epochs takes numbers in (0, 1000000], got 1e+308"),
         (["--seeds", "none"], "--seeds"),
         (["--seeds", ""], "--seeds"),
         (["--size", "8"], "size takes a number of pixels in [16, 1024], got 8"),
@@ -150,6 +151,19 @@ def test_a_wrong_argument_is_one_line_before_anything_is_loaded(capsys, tmp_path
 )
 def test_what_the_images_do_not_allow_is_one_line(capsys, words, named):
     assert named in refused(capsys, "compare", *words)
+
+
+@pytest.mark.usefixtures("images")
+def test_a_method_may_be_written_as_its_class():
+    assert plan("None", "CutMix:per=pair").arms == ("none", "cutmix:per=pair")
+
+
+def test_the_help_says_which_methods_are_no_arms():
+    from batchmix.cards import names_of_all
+    from batchmix.study.arms import arm_names
+
+    said = compare.DESCRIPTION.partition("(but ")[2].partition(")")[0]
+    assert set(said.split(", ")) == set(names_of_all()) - set(arm_names())
 
 
 @pytest.mark.parametrize("name", ["cifar11", ""])
@@ -224,6 +238,23 @@ def folder_of_images(tmp_path, monkeypatch):
                 pixels = (rng.integers(60, size=(16, 16, 3)) + colour).astype(np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "mine" / part / name / f"{number}.png")
     return tmp_path / "mine"
+
+
+def test_a_study_does_not_go_on_with_other_images(capsys, folder_of_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine._Runs, "carry_out", lambda *_: True)
+    words = ["compare", "--size=16", "--batch-size=10", "--seeds=1", "--out=study"]
+    words.append(f"--data=folder:{folder_of_images}")
+    assert [call(capsys, *words)[0] for _ in range(2)] == [0, 0]
+    (folder_of_images / "train" / "dark" / "0.png").write_bytes(
+        (folder_of_images / "train" / "light" / "0.png").read_bytes() + b" "
+    )
+    line = refused(capsys, *words)
+    assert f"--out holds a study of folder:{folder_of_images} before its images changed: take another" in line
+    # What an earlier version wrote says nothing of its images.
+    asked = json.loads((tmp_path / "study" / "study.json").read_text())
+    (tmp_path / "study" / "study.json").write_text(json.dumps({**asked, "source": None}))
+    assert call(capsys, *words)[0] == 0
+    assert read_study(tmp_path / "study").asked["source"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on Unix")

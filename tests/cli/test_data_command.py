@@ -69,6 +69,16 @@ def test_a_folder_of_images_is_decoded_and_counted(
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
+def test_a_path_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not as the emoji or the colours that rich would make of it."""
+    root = tmp_path / ":cat: [red]"
+    root.mkdir()
+    (root / "cifar10.bin").write_bytes(b"short")
+    with pytest.raises(DataError):
+        _run("--root", str(root), "--no-download")
+    assert capsys.readouterr().out.splitlines()[0] == f"CIFAR-10 in {root}"
+
+
 def test_a_set_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^CIFAR-100 is not to be had: .*download is off"):
         _run("cifar100", "--root", str(tmp_path), "--no-download")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from batchmix._version import __version__
 from batchmix.cli import build_parser, main
@@ -93,6 +94,20 @@ def test_a_package_that_is_missing_is_named_with_the_way_to_get_it(capsys, monke
     assert refused(capsys, "results", "file") == (
         "error: this command needs rich: pip install 'batchmix[cli]'\n"
     )
+
+
+def test_an_extra_of_the_library_is_named_as_what_needs_it_does(capsys, monkeypatch):
+    said = "this needs timm: pip install 'batchmix[timm]'"
+    fail_with(monkeypatch, ModuleNotFoundError(said, name="timm"))
+    assert refused(capsys, "results", "file") == f"error: {said}\n"
+
+
+def test_a_large_picture_is_no_warning_without_a_name(capsys, monkeypatch, tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("L", (100, 100)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_999)
+    monkeypatch.setattr("batchmix.cli.results.run", lambda args: Image.open(path).close() or 0)
+    assert call(capsys, "results", "file") == (0, "", "")
 
 
 def test_a_bug_is_not_hidden(monkeypatch):

@@ -261,8 +261,9 @@ def test_all_methods_that_take_images_are_drawn_on_the_same_images_and_all_are_o
 def test_every_row_of_methods_mixes_an_image_with_the_one_before_it(fake):
     from batchmix.cli import gallery
 
-    picture = gallery.draw(fake[0], "all", gallery.cards_of("all"), seed=0)["methods"]
-    shown = [name for name, method in gallery_methods() if method.takes in gallery.PICTURED]
+    picture = gallery.draw(fake[0], "all", gallery.pictured(gallery.cards_of("all")), seed=0)["methods"]
+    methods = (pair for pair in gallery_methods() if pair[0] not in gallery.AFTERWARDS)
+    shown = [name for name, method in methods if method.takes in gallery.PICTURED]
     assert len(picture.axes) == (1 + len(shown)) * len(gallery.SHOWN)
     first = [axes.get_label() for axes in picture.axes[: len(gallery.SHOWN)]]
     assert first == ["cat", "dog", "ship", "automobile", "horse", "airplane"]
@@ -282,9 +283,16 @@ def test_a_method_that_takes_no_images_is_explained_without_a_picture(fake, tmp_
     from batchmix.cli.gallery import PICTURED
 
     names = [name for name, method in gallery_methods() if method.takes not in PICTURED]
-    assert call(names[0], "--out", tmp_path) == 0
-    assert files(tmp_path) == []
-    assert "How to use: " in capsys.readouterr().out
+    for name in (names[0], "manifold", "transmix"):
+        assert call(name, "--out", tmp_path) == 0
+        assert files(tmp_path) == []
+        assert "How to use: " in capsys.readouterr().out
+    assert fake[1] == []  # no images are loaded, or fetched, for it
+
+
+def test_a_method_may_be_written_as_its_class_and_a_folder_as_it_is(fake, tmp_path, capsys):
+    assert call("CutMix", "--out", tmp_path / ":cat:") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / ":cat:" / "cutmix.png")
 
 
 @pytest.mark.parametrize(

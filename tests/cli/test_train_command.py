@@ -79,9 +79,12 @@ def test_flags_change_the_preset_and_nothing_else(name):
         (["--epochs", "nan"], "epochs"),
         (["--epochs", "inf"], "epochs"),
         (["--epochs", "-1"], "epochs"),
+        (["--epochs", "1e308"], "epochs takes a number in (0, 1000000], got 1e+308"),
+        (["--preset", ""], "preset takes one of auto, "),
         (["--batch-size", "2.5"], "--batch-size"),
         (["--batch-size", "1"], "batch_size"),
         (["--widths", "8,8"], "widths"),
+        (["--widths", "999999999,1,1"], "widths takes three numbers in [1, 65536], got (999999999, 1, 1)"),
         (["--widths", "8,eight,8"], "--widths"),
         (["--sizes", ""], "--sizes"),
         (["--sizes", "8"], "sizes"),
@@ -93,6 +96,7 @@ def test_flags_change_the_preset_and_nothing_else(name):
         (["--seed", "99999999999999999999"], "seed"),
         (["--images", "60000"], "images"),
         (["--filter-lr", "inf"], "filter_lr"),
+        (["--head-lr", "1e300"], "head_lr takes a number in [0, 1e+30], got 1e+300"),
         (["--epochs"], "--epochs"),
         (["--device", "abacus"], "device"),
         (["--device", "cuda:99"], "device"),
@@ -117,6 +121,17 @@ def test_a_resumed_run_takes_no_flags(capsys, tmp_path):
     assert "own settings, got --preset, --exact too" in line
     line = refused(capsys, "train", "--data=folder:here", "--resume", tmp_path, "--size=64", "--exact")
     assert "own settings, got --size, --exact too" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "takes"),
+    [
+        (["--epochs", "1e308"], "epochs takes a number in (0, 1000000], got 1e+308"),
+        (["--lr", "1e300"], "lr takes a number in (0, 1e+30], got 1e+300"),
+    ],
+)
+def test_what_no_training_on_a_folder_can_be_is_one_line(capsys, words, takes):
+    assert takes in refused(capsys, "train", "--data=folder:here", *words)
 
 
 @pytest.mark.parametrize("words", [("--preset", "cpu"), ("--root", "."), ("--widths", "8,8,8")])
@@ -160,6 +175,30 @@ def noise(monkeypatch):
     monkeypatch.setattr(recipe_run, "load_cifar10", lambda *_, **__: Cifar10(x, y, x, y))
     monkeypatch.setattr(recipe_run, "busy_share", lambda: 0.0)
     monkeypatch.setattr(recipe_run, "prepare", lambda device: None)
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_net_that_there_is_no_memory_for_is_one_line_and_leaves_nothing(capsys, tmp_path, monkeypatch):
+    def no_memory(*_):
+        raise RuntimeError("[enforce fail] can't allocate memory:\nyou tried to allocate 9 bytes")
+
+    monkeypatch.setattr("batchmix.recipe.nets.new_net", no_memory)
+    line = refused(capsys, "train", *TINY, "--out", tmp_path / "runs")
+    assert "widths takes widths of a net that there is memory for ([enforce fail] can't allocate" in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_machine_that_cannot_compile_is_one_line_and_leaves_nothing(capsys, tmp_path, monkeypatch):
+    def no_compiler(*_, **__):
+        raise RuntimeError("No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1 for more")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    line = refused(capsys, "train", *TINY, "--compile=default", "--device=cpu", "--out", tmp_path / "runs")
+    assert line == (
+        "error: --compile takes 'off' on this machine (No working C++ compiler found), got 'default'\n"
+    )
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.usefixtures("noise")

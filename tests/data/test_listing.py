@@ -31,6 +31,17 @@ def test_a_folder_with_a_split(tmp_path: Path) -> None:
     assert [entry.label for entry in listing.test] == [1]
 
 
+def test_its_digest_is_of_classes_names_and_sizes_alone(tmp_path: Path) -> None:
+    names = ("train/dog/b.jpg", "train/cat/1.jpeg", "test/dog/1.jpg")
+    here, there = (_touch(tmp_path / place, *names) for place in ("here", "there"))
+    os.utime(there / names[0], (0, 0))
+    digest = list_images(here).digest
+    assert list_images(there).digest == digest
+    (there / names[0]).write_bytes(b"another")
+    others = [list_images(there).digest, list_images(_touch(here, "train/bird/1.jpg")).digest]
+    assert len({digest, *others}) == 3
+
+
 def test_val_serves_where_there_is_no_test(tmp_path: Path) -> None:
     _touch(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "val/cat/2.jpg")
     assert _names(list_images(tmp_path))[1] == ["val/cat/2.jpg"]

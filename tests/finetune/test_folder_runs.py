@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from made_up_folder import make_folder
 
 from batchmix.errors import DataError, MixError
 from batchmix.finetune import run as folder_run
+from batchmix.finetune.board import Board
 from batchmix.finetune.config import FolderConfig
 from batchmix.finetune.run import FolderOptions
 from batchmix.recipe import run as recipe_run
@@ -53,7 +56,7 @@ def train(images: Path) -> Train:
 def stop(train: Train, out: Path) -> Path:
     """The folder of a run that was stopped after its first step."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folder_run, "stop_on_signal", lambda: contextlib.nullcontext(lambda: True))
+        patch.setattr(folder_run, "stop_on_signal", lambda _: contextlib.nullcontext(lambda: True))
         assert train(out=out) is None
     (checkpoint,) = out.glob("*/checkpoint.pt")
     return checkpoint.parent
@@ -76,13 +79,78 @@ def test_a_stopped_run_says_how_to_go_on_and_does(
     folder = stop(train, tmp_path)
     assert capsys.readouterr().err.splitlines() == [
         "stopped at step 1 of 2; to go on:",
-        f"  batchmix train --data=folder:{images} --resume {folder}",
+        f"  batchmix train --data=folder:{images} --workers 0 --device cpu --resume {folder}",
     ]
     summary = train(resume=folder)
     assert summary is not None
     assert summary["folder"] == str(folder)
     assert (summary["classes"], summary["images"]) == (["blue", "red"], 8)
     assert not (folder / "checkpoint.pt").exists()
+
+
+def test_a_run_stops_after_the_step_in_which_it_is_asked_to(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not at the next report; and the log is that of a run that nobody stopped."""
+    asked = iter(range(1, 10))
+    monkeypatch.setattr(folder_run, "REPORTS", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            folder_run, "stop_on_signal", lambda _: contextlib.nullcontext(lambda: next(asked) == 5)
+        )
+        assert train(tiny(epochs=4), out=tmp_path / "stopped") is None
+    assert "stopped at step 5 of 8; to go on:" in capsys.readouterr().err
+    (folder,) = (tmp_path / "stopped").iterdir()
+    assert train(resume=folder) is not None
+    unbroken = train(tiny(epochs=4), out=tmp_path / "unbroken")
+    assert unbroken is not None
+    assert (folder / "log.jsonl").read_text() == (Path(unbroken["folder"]) / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_a_test_that_fails_leaves_a_checkpoint_from_which_it_is_made_again(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    def broken(training: Any, *_: Any, **__: Any) -> dict[str, float]:
+        if training.step == steps:
+            raise DataError("an image is broken")
+        return evaluate(training, *_, **__)
+
+    evaluate = folder_run.evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_run, "evaluate", broken)
+        with pytest.raises(DataError, match="an image is broken"):
+            train(tiny(epochs=2), out=tmp_path / "broken")
+    (folder,) = (tmp_path / "broken").iterdir()
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == steps
+    resumed, unbroken = train(resume=folder), train(tiny(epochs=2), out=tmp_path / "unbroken")
+    assert resumed is not None
+    assert unbroken is not None
+    assert resumed["accuracy"] == unbroken["accuracy"]
+    assert (folder / "log.jsonl").read_text() == (Path(unbroken["folder"]) / "log.jsonl").read_text()
+
+
+def test_a_run_of_a_newer_version_is_one_line(train: Train, stopped: Path) -> None:
+    state = torch.load(stopped / "checkpoint.pt", weights_only=True)
+    state["config"] |= {"wings": 2}
+    torch.save(state, stopped / "checkpoint.pt")
+    with pytest.raises(DataError, match=r"^--resume takes a run of this version[^\n]*: wings$"):
+        train(resume=stopped)
+
+
+def test_a_folder_that_tensorboard_does_not_take_has_no_curves_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def writer(path: str, **_: Any) -> None:
+        path.encode()
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=writer))
+    said: list[str] = []
+    with Board(tmp_path / "\udcff", 0, kept=True, say=said.append) as board:
+        board.add(0, "train", {"loss": 1.0})
+        board.flush()
+    (line,) = said
+    assert line.startswith("there will be no curves for TensorBoard: 'utf-8' codec can't encode")
 
 
 def test_a_worker_that_the_system_kills_is_one_line_that_says_what_helps(

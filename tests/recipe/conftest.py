@@ -72,4 +72,4 @@ def stop_after(steps: int) -> Callable[..., Any]:
     import contextlib
 
     asked = iter(range(1, steps + 1))
-    return lambda: contextlib.nullcontext(lambda: next(asked) == steps)
+    return lambda _: contextlib.nullcontext(lambda: next(asked) == steps)

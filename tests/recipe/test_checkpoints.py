@@ -7,7 +7,7 @@ import torch
 from tiny_runs import start
 
 from batchmix.errors import DataError
-from batchmix.recipe.training import load_checkpoint, save_checkpoint
+from batchmix.recipe.training import STATE, load_checkpoint, save_checkpoint
 
 BROKEN = {
     "empty": lambda path, whole: path.write_bytes(b""),
@@ -15,6 +15,7 @@ BROKEN = {
     "cut": lambda path, whole: path.write_bytes(whole[: len(whole) // 2]),
     "a list": lambda path, whole: torch.save([1, 2], path),
     "weights alone": lambda path, whole: torch.save({"net": {}}, path),
+    "a config of another kind": lambda path, whole: torch.save({**dict.fromkeys(STATE), "config": []}, path),
     "code": lambda path, whole: torch.save(pytest.raises, path),
 }
 
@@ -30,8 +31,15 @@ def whole(tmp_path_factory):
 def test_a_broken_checkpoint_is_one_line_that_names_it(tmp_path, whole, kind):
     path = tmp_path / "checkpoint.pt"
     BROKEN[kind](path, whole)
-    with pytest.raises(DataError, match=r"^--resume [^\n]*checkpoint\.pt[^\n]*$"):
+    with pytest.raises(DataError, match=r"^--resume [^\n]*checkpoint\.pt[^\n]*$") as caught:
         load_checkpoint(path)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_said_to_be_damaged(tmp_path):
+    (tmp_path / "checkpoint.pt").mkdir()
+    with pytest.raises(DataError, match=r"^--resume cannot read [^\n]*checkpoint\.pt: Is a directory$"):
+        load_checkpoint(tmp_path / "checkpoint.pt")
 
 
 def test_no_checkpoint_is_one_line_that_says_what_is_taken(tmp_path):

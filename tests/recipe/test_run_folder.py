@@ -19,6 +19,7 @@ from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.images import normalize
 from batchmix.recipe.network import Net
 from batchmix.recipe.restart import AUTO
+from batchmix.scale.world import World
 
 LEFT = [
     "config.json", "curves.png", "log.jsonl", "machine.json", "mixed.png", "summary.json",
@@ -108,7 +109,7 @@ def test_a_log_is_thinned_and_keeps_its_end(train, tmp_path, monkeypatch):
     assert [line["step"] for line in log_of(folder)] == [0, 2, 4, 6, 8, 10, 11]
 
 
-def test_a_run_interrupted_while_it_is_tested_is_not_lost(train, tmp_path, monkeypatch):
+def test_a_run_interrupted_while_it_is_tested_is_not_lost(train, tmp_path, monkeypatch, capsys):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
@@ -117,21 +118,31 @@ def test_a_run_interrupted_while_it_is_tested_is_not_lost(train, tmp_path, monke
         with pytest.raises(KeyboardInterrupt):
             train(out=tmp_path / "stopped")
     (folder,) = (tmp_path / "stopped").iterdir()
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "interrupted, the last checkpoint is kept; to go on:",
+        f"  batchmix train --resume {folder}",
+    ]
     resumed, unbroken = train(resume=folder), train(out=tmp_path / "unbroken")
     for name in ("accuracy", "loss", "ece"):
         assert resumed[name] == unbroken[name]
 
 
 @pytest.mark.parametrize(
-    ("options", "root"), [({}, ""), ({"data": Path("my images")}, "--root 'my images' ")]
+    ("options", "words"),
+    [
+        ({}, ""),
+        ({"data": Path("my images")}, "--root 'my images' "),
+        ({"device": "cpu", "record": Path("x.jsonl")}, "--device cpu --record x.jsonl "),
+    ],
 )
-def test_a_stopped_run_says_how_to_go_on_with_its_images(train, tmp_path, monkeypatch, capsys, options, root):
-    monkeypatch.setattr(recipe_run, "stop_on_signal", lambda: contextlib.nullcontext(lambda: True))
-    assert train(out=tmp_path, **options) is None
-    (folder,) = tmp_path.iterdir()
+def test_a_stopped_run_says_how_to_go_on_as_it_was(train, tmp_path, monkeypatch, capsys, options, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(recipe_run, "stop_on_signal", lambda _: contextlib.nullcontext(lambda: True))
+    assert train(out=tmp_path / "runs", **options) is None
+    (folder,) = (tmp_path / "runs").iterdir()
     assert capsys.readouterr().err.splitlines()[-2:] == [
         "stopped at step 1 of 12; to go on:",
-        f"  batchmix train {root}--resume {folder}",
+        f"  batchmix train {words}--resume {folder}",
     ]
 
 
@@ -147,6 +158,34 @@ def test_a_stopped_run_holds_a_checkpoint_and_goes_on_to_the_same_weights(train,
     assert {k: resumed[k] for k in ("loss", "ece")} == {k: unbroken[k] for k in ("loss", "ece")}
     saved = [load_file(Path(run["folder"]) / "weights.safetensors") for run in (resumed, unbroken)]
     assert identical(*saved)
+
+
+def test_under_torchrun_a_device_has_no_number(tmp_path):
+    options = recipe_run.RunOptions("tiny", "made up", device="cuda:1", world=World(1, 2, 1, "cuda:1"))
+    assert options.words() == ["--device", "cuda"]
+
+
+def test_a_run_that_is_done_is_not_said_to_lack_a_checkpoint(train, tmp_path):
+    folder = Path(train(tiny(epochs=1), out=tmp_path)["folder"])
+    with pytest.raises(
+        DataError, match=rf"^--resume takes a stopped run, the one in {folder} is done: [^\n]*$"
+    ):
+        train(resume=folder)
+
+
+def test_a_run_of_a_newer_version_is_one_line(train, stopped):
+    state = torch.load(stopped / "checkpoint.pt", weights_only=True)
+    state["config"] |= {"wings": 2}
+    torch.save(state, stopped / "checkpoint.pt")
+    with pytest.raises(DataError, match=r"^--resume takes a run of this version[^\n]*: wings$"):
+        train(resume=stopped)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]"])
+def test_a_summary_that_says_nothing_is_one_line(train, tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(DataError, match=r"^[^\n]*summary\.json is not the summary of a run: mix, [^\n]*$"):
+        train(out=tmp_path, resume=AUTO)
 
 
 @pytest.mark.parametrize("tail", ['{"step": 4, "epo', '{"step": 5}\n{"st', "\x00\x00"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -12,6 +13,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 from tiny_runs import identical, tiny
+
+from batchmix.recipe.progress import Progress
+from batchmix.recipe.run import stop_on_signal
+from batchmix.recipe.training import StepReport
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on Unix")
 
@@ -68,6 +73,34 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path, goes_on_to_th
     assert f"batchmix train --resume {folder}" in [line.strip() for line in said.splitlines()]
     assert (folder / "checkpoint.pt").exists()
     goes_on_to_the_same_weights(folder)
+
+
+def test_the_first_signal_is_said_and_the_second_ends_at_once():
+    said = []
+    with stop_on_signal(said.append) as stopped:
+        signal.raise_signal(signal.SIGINT)
+        assert (stopped(), said) == (True, ["stopping after this step ..."])
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert len(said) == 1
+
+
+def test_a_signal_amid_other_words_stops_all_the_same():
+    def busy(line):
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+    with stop_on_signal(busy) as stopped:
+        signal.raise_signal(signal.SIGINT)
+        assert stopped()
+
+
+def test_the_accuracy_shown_is_that_of_the_last_reports(capsys, monkeypatch):
+    progress = Progress()
+    for step in range(100):
+        if step == 99:
+            monkeypatch.setattr(progress, "said", -math.inf)
+        progress.step(StepReport(step, 1.0, 0.1 if step < 90 else 0.8, 32, 1.0))
+    assert "accuracy 80.0%" in capsys.readouterr().err
 
 
 def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path, goes_on_to_the_same_weights):

@@ -20,7 +20,7 @@ from batchmix.study.engine import EngineOptions, ask_task, compare, environments
 from batchmix.study.execute import execute
 from batchmix.study.plan import Run, StudyPlan
 from batchmix.study.progress import StudyProgress
-from batchmix.study.records import OF_A_DONE_RUN, read_study
+from batchmix.study.records import OF_A_DONE_RUN, read_study, write_record
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on Unix")
 
@@ -250,7 +250,7 @@ def stop_at_the_second_run(stage, monkeypatch):
         path = stage.folder / "started.txt"
         return path.exists() and len(path.read_text().splitlines()) == 2
 
-    monkeypatch.setattr(engine, "stop_on_signal", lambda: contextlib.nullcontext(asked))
+    monkeypatch.setattr(engine, "stop_on_signal", lambda _: contextlib.nullcontext(asked))
 
 
 def gone(pids):
@@ -272,7 +272,7 @@ def test_a_stop_keeps_what_is_done_and_the_same_call_goes_on(stage, monkeypatch,
     assert [(r["arm"], r["status"]) for r in study.records] == [("none", "done")]
     assert len(stage.started()) == 2
     assert gone(stage.pids)
-    monkeypatch.setattr(engine, "stop_on_signal", lambda: contextlib.nullcontext(lambda: False))
+    monkeypatch.setattr(engine, "stop_on_signal", lambda _: contextlib.nullcontext(lambda: False))
     stage.ways()
     progress = Watched()
     assert len(stage.compare(progress=progress).records) == 4
@@ -373,6 +373,7 @@ def test_a_plan_that_is_broken_by_hand_is_named(stage):
     [
         ({"arms": ()}, "arms"), ({"arms": ("none", "mixup", "mixup:alpha=0.4")}, "the same"),
         ({"seeds": ()}, "seeds"), ({"seeds": (0, 0)}, "seeds"), ({"seeds": (-1,)}, "seeds"),
+        ({"epochs": (1e308,)}, "epochs"),
         ({"epochs": (0,)}, "epochs"), ({"epochs": (float("nan"),)}, "epochs"), ({"epochs": (1, 1)}, "epochs"),
         ({"images": 100}, "images"), ({"size": 8}, "^size takes"), ({"config": {"widths": (1, 2)}}, "widths"),
         ({"config": {"batchsize": 3}}, "'batchsize'"),
@@ -391,6 +392,23 @@ def test_plans_and_keys_are_the_same_after_json():
     assert keys[1] == "500x0.5-cutmix+minmax=0.1,0.5-seed0"
     assert len(set(keys)) == 8
     assert {plan.recipe_config(run).sizes for run in plan.runs()} == {(16, 32)}
+
+
+def test_budgets_that_agree_to_six_digits_have_records_of_their_own():
+    keys = [Run("none", 0, 500, epochs).key for epochs in (4.0, 4.0000001, 1234567.0, 0.1)]
+    assert keys == [f"500x{epochs}-none-seed0" for epochs in ("4", "4.0000001", "1234567.0", "0.1")]
+
+
+def test_the_key_of_an_arm_with_many_options_is_a_file_name(tmp_path):
+    shares = ",".join(f"{name}=0.0{'1' * 30}" for name in ("cutmix", "fmix", "mixup", "resizemix", "gridmix"))
+    keys = {Run(f"choice:{shares},until={until}", seed, 500, 4.0).key for until in "01" for seed in (0, 1)}
+    assert len(keys) == 4
+    (tmp_path / "runs").mkdir()
+    for key in keys:
+        assert key.startswith("500x4-choice+cutmix=0.0111")
+        write_record(tmp_path, key, {})
+    short = Run("mixup:" + "a" * 215, 0, 500, 4.0).key  # a name that was none too long is as it was
+    assert short == f"500x4-mixup+{'a' * 215}-seed0"
 
 
 def test_a_study_of_other_pixels_trains_at_that_size():
@@ -473,6 +491,21 @@ def test_a_task_is_asked_in_a_process_of_its_own(users_module):
     assert ask_task(f"{users_module}:make_task") == {"epochs": 3, "images": 60, "source": source}
     with pytest.raises(MixError, match=r"broken cannot be made: RuntimeError: this task is broken$"):
         ask_task(f"{users_module}:broken")
+
+
+def test_a_task_that_is_asked_is_ended_with_who_asks(users_module, tmp_path, monkeypatch):
+    """Ctrl-C does not reach it: it stands in a group of its own."""
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)")
+    asked = []
+
+    def interrupt(child):
+        asked.append(child.process.pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(children.Child, "wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ask_task("slow:make_task")
+    assert gone(asked)
 
 
 def test_the_time_that_is_left_counts_what_was_done_in_this_session(monkeypatch):

@@ -106,6 +106,47 @@ def test_a_record_that_lacks_something_is_refused(folder, changed, said):
         read_study(folder)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seeds": 5}, {"seeds": [True]}, {"arms": []}, {"arms": [1]}, {"epochs": ["a"]}, {"epochs": []},
+        {"images": "500"}, {"task": None}, {"config": []},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_study_of_other_kinds_of_values_is_one_line(folder, changed):
+    (folder / "study.json").write_text(json.dumps({**ASKED, **changed}))
+    (name,) = changed
+    with pytest.raises(DataError, match=rf"study\.json is not what a study was asked: {name} takes [^\n]*$"):
+        read_study(folder)
+
+
+BINS = {"count": [1] * 15, "confidence": [0.5] * 15, "accuracy": [None] * 15}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": [1]}, {"arm": []}, {"epochs": "5"}, {"images": None}, {"machine": 3}, {"accuracy": "high"},
+        {"curve": 5}, {"curve": [3]}, {"curve": [{"epoch": None}]}, {"curve": [{"epoch": 1, "loss": "low"}]},
+        {"reliability": 3}, {"reliability": {"count": [1]}}, {"reliability": {**BINS, "count": [1] * 14}},
+        {"reliability": {**BINS, "count": ["1"] * 15}}, {"train_seconds": "long"}, {"peak_memory_mb": []},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_record_of_other_kinds_of_values_is_one_line(folder, changed):
+    fill(folder, [{**record(), **changed}])
+    (name,) = changed
+    with pytest.raises(DataError, match=rf"run0\.json is not the record of a run: {name} takes [^\n]*$"):
+        read_study(folder)
+
+
+def test_a_record_may_lack_scores_and_hold_what_diverged(folder):
+    made = [record(loss=float("nan"), curve=[{"epoch": 1, "loss": None}]), record(seed=3, reliability=BINS)]
+    fill(folder, made)
+    assert len(read_study(folder).records) == 2
+
+
 def test_a_file_in_the_way_is_one_line(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(DataError, match="cannot write"):

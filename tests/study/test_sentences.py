@@ -95,6 +95,14 @@ def test_seeds_that_change_nothing_show_nothing():
     )
 
 
+def test_differences_that_agree_by_coarse_scores_are_not_said_to_come_of_seeds_that_change_nothing():
+    """With a hundred test images an accuracy is a whole number of points."""
+    assert accuracy_sentence(none=[0.80, 0.82, 0.81], mixup=[0.81, 0.83, 0.82]) == (
+        "mixup: +1.0 points of accuracy at 40 epochs, the same difference in all 3 seeds: "
+        "no spread to judge it by"
+    )
+
+
 def test_only_common_seeds_are_compared_and_the_others_named():
     study = with_scores({"none": [0.8, 0.81, 0.82, 0.8], "mixup": [0.82, 0.82]})
     (text,) = said(study)

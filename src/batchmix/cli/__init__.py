@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -48,13 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, unknown = build_parser().parse_known_args(argv)
     if unknown:  # which the whole parser would refuse with its own help
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    # Of large pictures, without a name: they are the user's own, and much larger ones are refused.
+    warnings.filterwarnings("ignore", "Image size .* could be decompression bomb", RuntimeWarning)
     try:
         with checked_output():
             status: int = args.func(args)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("batchmix"):
             raise
-        return _fail(f"this command needs {error.name}: pip install 'batchmix[cli]'")
+        told = "pip install" in str(error)  # as errors.needs tells it
+        return _fail(str(error) if told else f"this command needs {error.name}: pip install 'batchmix[cli]'")
     except (MixError, DataError) as error:
         return _fail(str(error))
     except OutputError as error:

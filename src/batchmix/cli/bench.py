@@ -137,10 +137,11 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 @contextmanager
 def _progress(total: int, *, shown: bool) -> Iterator[Callable[[Case], None]]:
     """A bar on a terminal, else a line for each case, on standard error."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True, highlight=False)
+    from batchmix.data.report import plain_console
+
+    console = plain_console(stderr=True)
     if not (shown and console.is_terminal):
         yield lambda case: _note(str(case)) if shown else None
         return
@@ -174,19 +175,19 @@ def _write_page(page_path: Path, records: list[dict[str, Any]], names: list[str]
 
 def _show(records: list[dict[str, Any]]) -> None:
     """The tables of each record on standard output."""
-    from rich.console import Console
     from rich.table import Table as Shown
     from rich.text import Text
 
     from batchmix.bench.page import machine_lines
     from batchmix.bench.table import goal_table, parts_of, tables_of
     from batchmix.bench.words import TITLES
+    from batchmix.data.report import plain_console
 
-    console = Console(highlight=False)
+    console = plain_console()
     if not console.is_terminal:
         console.width = UNLIMITED
     for record in records:
-        console.print("\n".join(machine_lines(record)), markup=False, soft_wrap=True)
+        console.print("\n".join(machine_lines(record)), soft_wrap=True)
         found = [(TITLES[part], table) for part in parts_of(record) for table in tables_of(record, part)]
         for title, table in [*found, ("Goals", goal_table(record))]:
             shown = Shown(box=None, pad_edge=False, title_justify="left")
@@ -198,7 +199,7 @@ def _show(records: list[dict[str, Any]]) -> None:
             if table.rows:
                 console.print(shown)
             for note in table.notes:
-                console.print(note, markup=False, soft_wrap=True)
+                console.print(note, soft_wrap=True)
 
 
 def _note(line: str) -> None:

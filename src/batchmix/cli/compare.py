@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchmix.cards import BESIDE
 from batchmix.cli import existing_folder, flag_name
 from batchmix.cli.train import FLAGS, add_flag
 from batchmix.errors import MixError
@@ -27,13 +28,15 @@ MOST_SEEDS = 10_000  # years of training; a list of many more fills the memory
 PAGE = Path("docs/article.md")
 OF_A_PLAN = ("arms", "seeds", "epochs", "subset", *SHARED)  # what a preset says itself
 NOT_FOR_A_REPORT = (*OF_A_PLAN, "data", "size", "root", "jobs", "threads", "out")
+NO_ARMS = ", ".join(BESIDE)
 DESCRIPTION = f"""\
 Train every arm with every seed under the same budget, and report what can be said of the difference.
 Runs of one seed have the same initial weights, data order and augmentation: the mixing alone differs.
 
-An ARM is none, mixup, mixup:alpha=0.2,per=batch, any other method with any of its options, choice (of
-mixup and cutmix, each for half of the batches; choice:mixup=0.3,cutmix=0.5), or two-loaders (mixup as
-first published). All but none take until=0.6, the share of the training after which mixing stops.
+An ARM is none, mixup, mixup:alpha=0.2,per=batch, any other method (but {NO_ARMS})
+with its options, choice (of mixup and cutmix, each for half of the batches; choice:mixup=0.3,cutmix=0.5),
+or two-loaders (mixup as first published). All but none take until=0.6, the share of the training after
+which mixing stops.
 The first ARM is what the others are compared with. Where none is named: {" ".join(ARMS)}.
 
 A MODULE:FUNCTION among the arms is a task of your own: a function of a seed that returns a

@@ -75,9 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _other(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from batchmix.data import load_images
+    from batchmix.data.report import plain_console
 
     data = load_images(args.name, size=args.size, root=args.root, download=not args.no_download)
     side = data.train_x.shape[1]
@@ -85,7 +84,7 @@ def _other(args: argparse.Namespace) -> None:
         f"{data.name}: {len(data.train_y):,} images to train on, {len(data.test_y):,} to test with, "
         f"{side} x {side} pixels, {len(data.classes)} classes"
     )
-    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    plain_console().print(line, soft_wrap=True)
 
 
 def _cifar10(args: argparse.Namespace) -> None:
@@ -107,9 +106,10 @@ def _cifar10(args: argparse.Namespace) -> None:
 
 
 def _show(folder: Path, found: Sequence[Finding]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from batchmix.data.report import plain_console
 
     table = Table(box=None, pad_edge=False)
     for heading in ("Form", "File", "Size", "Checksums"):
@@ -118,6 +118,6 @@ def _show(folder: Path, found: Sequence[Finding]) -> None:
         name = finding.path.relative_to(folder)
         state = Text("verified", "green") if finding.problem is None else Text(finding.problem, "red")
         table.add_row(finding.title, Text(str(name)), f"{finding.size / 1e6:.1f} MB", state)
-    console = Console()
-    console.print(f"CIFAR-10 in {folder}", markup=False, highlight=False, soft_wrap=True)
+    console = plain_console()
+    console.print(f"CIFAR-10 in {folder}", soft_wrap=True)
     console.print(table)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from batchmix.mixer import Mixer
 
 PICTURED = ("images", "any samples")  # what the methods take that can be drawn
+AFTERWARDS = ("transmix",)  # whose weights come after the model; before it, the picture is CutMix's
 SHOWN = (3, 5, 8, 1, 7, 0)  # cat, dog, ship, automobile, horse, airplane
 ALPHA = 4.0  # of all methods that take one: most weights are far from 0 and 1, so that the mixing can be seen
 
@@ -37,13 +38,21 @@ def cards_of(method: str | None) -> list[Card]:
     return [card(name) for name in names if method in ("all", name)]
 
 
+def pictured(cards: list[Card]) -> list[Card]:
+    """Those that can be drawn: of methods that take images, and mix by a plan for each batch."""
+    from batchmix.methods import discover
+
+    drawn = discover().keys() - AFTERWARDS
+    return [card for card in cards if card.name in drawn and card.takes in PICTURED]
+
+
 def draw(data: Cifar10, name: str, cards: list[Card], seed: int) -> dict[str, Figure]:
-    """One picture of the images and of each method that takes images, by its name; none where none does.
+    """One picture of the images and of each method, by its name.
 
     Args:
         data: Where the images are from: one of each of six classes.
         name: Of the method, or ``"all"``.
-        cards: What to draw.
+        cards: What to draw, of those that can be.
         seed: Which images, and how they are mixed.
     """
     import torch
@@ -59,10 +68,7 @@ def draw(data: Cifar10, name: str, cards: list[Card], seed: int) -> dict[str, Fi
     rows: dict[str, tuple[Any, Any]] = {"images": (x, y)}
     methods = discover()
     for found in cards:
-        if found.name in methods and found.takes in PICTURED:
-            rows[found.title] = _mixer(methods[found.name], seed)(x, y)
-    if len(rows) == 1:
-        return {}
+        rows[found.title] = _mixer(methods[found.name], seed)(x, y)
     return {"methods" if name == "all" else name: draw_methods(rows, CIFAR10_CLASSES)}
 
 

@@ -36,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "(methods.png).",
     )
     add = parser.add_argument
-    add("method", nargs="?", metavar="METHOD", help="a method such as cutmix, or all")
+    add("method", nargs="?", type=str.lower, metavar="METHOD", help="a method such as cutmix, or all")
     add("--alpha", type=float, help="shape of the Beta density, > 0 (default: %(default)s)")
     add("--lam", type=float, help="weight of the dog in the pair, 0 to 1 (default: %(default)s)")
     add("--per", choices=("sample", "batch"), help="one weight for each (default: %(default)s)")
@@ -91,8 +91,11 @@ def run(args: argparse.Namespace) -> int:
     if args.method not in (None, "all"):
         _say(as_text(cards[0]))
     # All are drawn before the first is written: a wrong argument leaves nothing behind.
-    data = load_cifar10(args.root)
-    figures = _draw(data, args) if args.method is None else gallery.draw(data, args.method, cards, args.seed)
+    figures: dict[str, Figure] = {}
+    if args.method is None:
+        figures = _draw(load_cifar10(args.root), args)
+    elif drawn := gallery.pictured(cards):
+        figures = gallery.draw(load_cifar10(args.root), args.method, drawn, args.seed)
     if args.page is not None:
         write_whole(args.page, [as_page(cards).encode()])
         _say(str(args.page))
@@ -200,6 +203,6 @@ def _open_windows(figures: Mapping[str, Figure]) -> None:
 
 def _say(line: str) -> None:
     """Print a line as it is: no markup, no wrapping of long paths."""
-    from rich.console import Console
+    from batchmix.data.report import plain_console
 
-    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    plain_console().print(line, soft_wrap=True)

@@ -83,7 +83,7 @@ def _run(args: argparse.Namespace, world: World) -> int:
     if args.data is not None:
         return train_folder.run(args, world)
     train_folder.refuse_flags(args)
-    name = _for_this_machine(args.preset or "auto", args.device)
+    name = _for_this_machine("auto" if args.preset is None else args.preset, args.device)
     options = RunOptions(
         preset=name,
         command="batchmix " + shlex.join(sys.argv[1:]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import shlex
 import sys
 import typing
@@ -106,7 +105,7 @@ def run(args: argparse.Namespace, world: World) -> int:
     for name in OWN:
         if (getattr(args, name) or 0) < 0:
             raise MixError.of(flag_name(name), getattr(args, name), "a number >= 0")
-    from batchmix.finetune.run import FolderOptions, train_folder
+    from batchmix.finetune.run import FolderOptions, default_workers, train_folder
     from batchmix.recipe.progress import Progress
 
     options = FolderOptions(
@@ -119,7 +118,7 @@ def run(args: argparse.Namespace, world: World) -> int:
         record=args.record,
         exact=args.exact,
         world=world,
-        workers=_workers() if args.workers is None else args.workers,
+        workers=default_workers() if args.workers is None else args.workers,
         checkpoint_every=args.checkpoint_every or 0,
     )
     with Progress(shown=not args.json and world.first) as progress:
@@ -129,13 +128,6 @@ def run(args: argparse.Namespace, world: World) -> int:
     if world.first:
         sys.stdout.write((json.dumps(summary) if args.json else _text(summary)) + "\n")
     return 0
-
-
-def _workers() -> int:
-    """As many as there are cores for this process, shared with the other ranks of the host."""
-    from batchmix.data.decoding import cores
-
-    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _text(summary: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from batchmix.data.cifar100 import CIFAR100, CIFAR100_CLASSES
 from batchmix.data.decoding import resize_all
 from batchmix.data.fashion_mnist import FASHION_MNIST, FASHION_MNIST_CLASSES
 from batchmix.data.image_folder import load_folder
+from batchmix.data.listing import list_images
 from batchmix.data.locate import locate
 from batchmix.data.published import Arrays
 from batchmix.data.report import Report
@@ -100,6 +101,19 @@ def load_images(
         train_x=resize_all(arrays.train_x, side), test_x=resize_all(arrays.test_x, side)
     )
     return ImageSet(name, *resized, classes)
+
+
+def digest(name: str) -> str | None:
+    """A hash of which images a set has; None for a published one, which is the same for everybody.
+
+    Args:
+        name: As for ``load_images``.
+
+    Raises:
+        DataError: If a folder is not of the layout of ``list_images``.
+        MixError: If there is no such folder.
+    """
+    return list_images(_folder(name, None)).digest if name.startswith(_FOLDER) else None
 
 
 def _side(size: int | None) -> int:

@@ -54,6 +54,13 @@ class Listing:
     train: tuple[Entry, ...]
     test: tuple[Entry, ...]
 
+    @property
+    def digest(self) -> str:
+        """A hash of classes, names and sizes: the same wherever the folder lies, and however it got there."""
+        parts = [[(entry.name, entry.size) for entry in part] for part in (self.train, self.test)]
+        told = repr((self.classes, parts))
+        return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
+
 
 def list_images(folder: Path) -> Listing:
     """List a folder in the layout of torchvision's ImageFolder.

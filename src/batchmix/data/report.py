@@ -6,6 +6,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """A console that shows text as it is: a path may hold ``[red]`` or ``:cat:``.
+
+    Args:
+        stderr: Standard error in place of standard output.
+    """
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -42,10 +57,9 @@ class Report:
         if not (self.progress and sys.stderr.isatty()):
             yield lambda _: None
             return
-        from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        with Progress(*columns, console=plain_console(stderr=True), transient=True) as progress:
             task = progress.add_task(text, total=total)
             yield lambda done: progress.advance(task, done)

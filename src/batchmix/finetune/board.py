@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from batchmix.errors import why
 
 
 class Board:
@@ -14,9 +16,10 @@ class Board:
         folder: Of the run.
         step: Where it goes on: what a run that died wrote from there on is not shown.
         kept: False for a rank that writes nothing.
+        say: Takes the line that says why there are no curves, where TensorBoard does not take the folder.
     """
 
-    def __init__(self, folder: Path, step: int, *, kept: bool) -> None:
+    def __init__(self, folder: Path, step: int, *, kept: bool, say: Callable[[str], None]) -> None:
         self.writer: Any = None
         if not kept:
             return
@@ -24,7 +27,10 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
+        try:
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
+        except (UnicodeError, OSError) as error:  # as of a name that is not UTF-8
+            say(f"there will be no curves for TensorBoard: {why(error)}")
 
     def add(self, step: int, part: str, values: Mapping[str, float]) -> None:
         """Add a point to each of the curves ``part/name``."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import batchmix as bm
 from batchmix.core.sampling import check_alpha
 from batchmix.errors import MixError
-from batchmix.recipe.config import option
+from batchmix.recipe.config import LARGEST_RATE, MOST_EPOCHS, option
 
 MIXES = ("none", "mixup", "cutmix", "both")
 
@@ -50,9 +50,9 @@ class FolderConfig:
         for name, takes, holds in (
             ("mix", f"one of {', '.join(MIXES)}", self.mix in MIXES),
             ("size", "a number of pixels in [16, 2048]", 16 <= self.size <= 2048),
-            ("epochs", "a number > 0", 0 < self.epochs < math.inf),
+            ("epochs", f"a number in (0, {MOST_EPOCHS}]", 0 < self.epochs <= MOST_EPOCHS),
             ("batch_size", "a whole number >= 2", self.batch_size >= 2),
-            ("lr", "a number > 0", 0 < self.lr < math.inf),
+            ("lr", f"a number in (0, {LARGEST_RATE:g}]", 0 < self.lr <= LARGEST_RATE),
             ("warmup", "a share in [0, 1]", 0 <= self.warmup <= 1),
             ("weight_decay", "a number >= 0", 0 <= self.weight_decay < math.inf),
             ("label_smoothing", "a number in [0, 1)", 0 <= self.label_smoothing < 1),

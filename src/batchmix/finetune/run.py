@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batchmix._version import __version__
+from batchmix.data.decoding import cores
 from batchmix.data.listing import list_images
 from batchmix.errors import DataError
 from batchmix.files import write_whole
@@ -20,12 +23,14 @@ from batchmix.finetune.training import FolderTraining
 from batchmix.finetune.views import lost_workers
 from batchmix.recipe.machine import describe_machine
 from batchmix.recipe.progress import Progress
-from batchmix.recipe.restart import found
+from batchmix.recipe.restart import found, known
 from batchmix.recipe.run import (
     RunOptions,
     append_line,
     begin_log,
     check_loss,
+    given,
+    interrupts,
     record_once,
     run_folder,
     say_how_to_go_on,
@@ -49,6 +54,20 @@ class FolderOptions(RunOptions):
     workers: int = 0
     checkpoint_every: int = 0
 
+    def words(self) -> list[str]:
+        """As those of a run on CIFAR-10."""
+        return [
+            f"--data=folder:{self.data}",
+            *given("--workers", self.workers, default=default_workers()),
+            *given("--checkpoint-every", self.checkpoint_every, default=0),
+            *self.how(),
+        ]
+
+
+def default_workers() -> int:
+    """As many as there are cores for this process, shared with the other ranks of the host."""
+    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
 
 def train_folder(config: FolderConfig, options: FolderOptions, progress: Progress) -> dict[str, Any] | None:
     """Train one model on the images in ``options.data``, and write its run folder.
@@ -70,11 +89,15 @@ def train_folder(config: FolderConfig, options: FolderOptions, progress: Progres
         record_once(done, options)
         return done
     if state is not None:
-        config, exact = FolderConfig(**state["config"]), state.get("exact", False)
+        config, exact = FolderConfig(**known(FolderConfig, state["config"])), state.get("exact", False)
     device = pick_device(options.device)
     train, test = (ImageFiles(listing.folder, entries) for entries in (listing.train, listing.test))
     training = FolderTraining(config, train, listing.classes, device, world=world, exact=exact)
-    with run_folder(options, f"{config.model}-{config.mix}-seed{config.seed}") as folder, lost_workers():
+    with (
+        run_folder(options, f"{config.model}-{config.mix}-seed{config.seed}") as folder,
+        interrupts(options, folder, progress),
+        lost_workers(),
+    ):
         progress.start(f"{config.model}, {config.mix}, {len(train):,} images, into {folder}", training.steps)
         if state is not None:
             training.load_state_dict(state)
@@ -116,28 +139,52 @@ def _follow(
     log = folder / "log.jsonl" if first else None
     if log is not None:
         begin_log(log, training.step)
-    with stop_on_signal() as stopped, Board(folder, training.step, kept=first) as board:
+    untested = training.world.told(log is not None and _is_untested(log, training))
+    with (
+        stop_on_signal(progress.note) as stopped,
+        Board(folder, training.step, kept=first, say=progress.note) as board,
+    ):
+        if untested:
+            scores = _tested(training, test, options, log, board)
         for report in training.run(stop=stopped, every=every, workers=options.workers):
             check_loss(report.loss, training.step, training.steps)
             progress.step(report)
-            values = {"loss": report.loss, "accuracy": report.accuracy, "lr": training.rate(report.step)}
-            _note(log, board, report.step, "train", values)
-            ends = training.step % training.steps_per_epoch == 0 or training.step == training.steps
-            if ends:
-                scores = _test(training, test, options)
-                _note(log, board, report.step, "test", scores)
+            if training.is_due(every):  # a stop is not: logs do not depend on where a run was stopped
+                values = {"loss": report.loss, "accuracy": report.accuracy, "lr": training.rate(report.step)}
+                _note(log, board, report.step, "train", values)
+            ends = training.at_end_of_epoch
             if first and (
                 ends or (options.checkpoint_every and training.step % options.checkpoint_every == 0)
             ):
                 board.flush()
-                training.save(checkpoint)
+                training.save(checkpoint)  # before the test, which a broken image may end
+            if ends:
+                scores = _tested(training, test, options, log, board)
     if training.step == training.steps:
         return scores or _test(training, test, options)
     if first:
         training.save(checkpoint)
-        words = (f"--data=folder:{options.data}", "--resume", folder)
-        say_how_to_go_on(progress, training.step, training.steps, *words, ranks=training.world.size)
+        stopped_at = f"stopped at step {training.step} of {training.steps}"
+        say_how_to_go_on(progress, stopped_at, options, folder)
     return None
+
+
+def _is_untested(log: Path, training: FolderTraining) -> bool:
+    """Whether a run that goes on died in the test after its last step."""
+    if training.step == 0 or not training.at_end_of_epoch:
+        return False
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return not any((line["step"], line.get("part")) == (training.step - 1, "test") for line in lines)
+
+
+def _tested(
+    training: FolderTraining, test: ImageFiles, options: FolderOptions, log: Path | None, board: Board
+) -> dict[str, float]:
+    """The scores after the last step, put into log and curves."""
+    scores = _test(training, test, options)
+    _note(log, board, training.step - 1, "test", scores)
+    board.flush()
+    return scores
 
 
 def _test(training: FolderTraining, test: ImageFiles, options: FolderOptions) -> dict[str, float]:

@@ -90,18 +90,18 @@ class FolderTraining:
     def run(
         self, stop: Callable[[], bool] = lambda: False, *, every: tuple[int, ...] = (1,), workers: int = 0
     ) -> Iterator[StepReport]:
-        """Train to the end, or until ``stop()`` holds on any rank where a report is due.
+        """Train to the end, or until ``stop()`` holds; several ranks ask one another where a report is due.
 
-        Reports the first step, multiples of one of ``every``, and the last of each epoch.
+        Reports the steps of which ``is_due`` says so, and the one after which it stops.
         """
         batches = self.order.views(self.step, self.steps)
         started = time.perf_counter()
         for x, labels in stream(self.views, batches, workers=workers, pinned=self.device.type == "cuda"):
             numbers = self._one_step(x, labels)
-            ends = self.step % self.steps_per_epoch == 0 or self.step == self.steps
-            if not ends and self.step > 1 and all(self.step % number for number in every):
+            due = self.is_due(every)
+            stopped = (due or self.world.size == 1) and self.world.any(stop())
+            if not (due or stopped):
                 continue
-            stopped = self.world.any(stop())
             loss, accuracy = self.world.sum(numbers).tolist()
             p = self.mixup.settings(self.step - 1)["p"]
             self.seconds += time.perf_counter() - started
@@ -109,6 +109,15 @@ class FolderTraining:
             started = time.perf_counter()
             if stopped:
                 return
+
+    @property
+    def at_end_of_epoch(self) -> bool:
+        """Whether the last step done ends an epoch, or the training."""
+        return self.step % self.steps_per_epoch == 0 or self.step == self.steps
+
+    def is_due(self, every: tuple[int, ...]) -> bool:
+        """Whether the last step done is the first, a multiple of one of ``every``, or ends an epoch."""
+        return self.step == 1 or self.at_end_of_epoch or any(self.step % number == 0 for number in every)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step: a straight rise, then half a cosine to 0."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import batchmix as bm
 from batchmix.errors import MixError
+
+MOST_EPOCHS = 1_000_000  # nobody trains as many, and their steps can still be counted
+LARGEST_RATE = 1e30  # float32, in which weights are updated, ends at 3e38
+WIDEST = 65_536  # channels; what of these there is memory for is seen where the net is made
 
 
 def option(default: Any, text: str, *, choices: tuple[str, ...] | None = None) -> Any:
@@ -100,14 +103,19 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         bm.Mixup(self.alpha, per=self.per, fold=self.fold, seed=self.seed)  # checks its own arguments
+        rate = f"a number in [0, {LARGEST_RATE:g}]"
         for name, takes, holds in (
             *((name, one_of(choices), getattr(self, name) in choices) for name, choices in CHOICES.items()),
             ("mix_until", "a share in [0, 1]", 0 <= self.mix_until <= 1),
             ("p_sample", "a probability in [0, 1]", 0 <= self.p_sample <= 1),
             ("square", "a number of pixels in [0, 32]", 0 <= self.square <= 32),
-            ("epochs", "a number > 0", 0 < self.epochs < math.inf),
+            ("epochs", f"a number in (0, {MOST_EPOCHS}]", 0 < self.epochs <= MOST_EPOCHS),
             ("batch_size", "a whole number >= 2", self.batch_size >= 2),
-            ("widths", "three numbers >= 1", len(self.widths) == 3 and min(self.widths) >= 1),
+            (
+                "widths",
+                f"three numbers in [1, {WIDEST}]",
+                len(self.widths) == 3 and all(1 <= width <= WIDEST for width in self.widths),
+            ),
             (
                 "sizes",
                 f"numbers of pixels in [16, {self.largest_size}]",
@@ -127,7 +135,7 @@ class TrainConfig:
                 self.batch_size <= self.images <= self.most_images,
             ),
             ("seed", "a whole number below 2**32", self.seed < 2**32),
-            *((name, "a number >= 0", 0 <= getattr(self, name) < math.inf) for name in RATES),
+            *((name, rate, 0 <= getattr(self, name) <= LARGEST_RATE) for name in RATES),
             # Muon keeps filters at a fixed length, which is free to choose only where a norm follows them.
             ("optimizer", "'sgd' or 'adamw' for a wide net", (self.net, self.optimizer) != ("wide", "muon")),
             # The momentum of AdamW follows the cycle as a number of the host, which a graph does not see.

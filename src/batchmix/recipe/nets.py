@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from batchmix.errors import MixError
+from batchmix.errors import MixError, cut, why
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.network import Net
 from batchmix.recipe.residual import ResidualNet
@@ -29,10 +29,14 @@ def net_on(device: torch.device, config: TrainConfig, num_classes: int = 10) -> 
     """A net with fresh weights, on a device and in channels_last, compiled where the config asks for it.
 
     Raises:
-        MixError: If the device cannot do what the config asks for.
+        MixError: If the device cannot do what the config asks for, or has no memory for the net.
     """
     check_device(config, device)
-    net = new_net(config, num_classes).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        net = new_net(config, num_classes).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    except RuntimeError as error:  # of which a CPU's has no type of its own
+        takes = f"widths of a net that there is memory for ({cut(why(error), 160)})"
+        raise MixError.of("widths", config.widths, takes) from error
     mode = compile_mode(config, device)
     if mode is not None:
         # In place, so that the names of the weights stay. Shapes are few and fixed: one program for each.
@@ -63,6 +67,21 @@ def check_device(config: TrainConfig, device: torch.device, ranks: int = 1, *, e
         raise MixError.of("compile", config.compile, f"a mode other than graph for {ranks} processes")
     if exact and ranks > 1 and compile_mode(config, device) is not None:
         raise MixError.of("compile", config.compile, "'off' with --exact")
+
+
+def check_compiler(config: TrainConfig, device: torch.device) -> None:
+    """Compile one operation, where the net is to be compiled: a machine may lack what that takes.
+
+    Raises:
+        MixError: If it does; the message has the first line of what torch says.
+    """
+    if compile_mode(config, device) is None:
+        return
+    try:
+        torch.compile(torch.sin, dynamic=False)(torch.zeros(8, device=device))
+    except Exception as error:  # of torch, or of the compiler that it calls
+        reason = cut(next(iter(str(error).splitlines()), type(error).__name__), 160)
+        raise MixError.of("--compile", config.compile, f"'off' on this machine ({reason})") from error
 
 
 def compile_mode(config: TrainConfig, device: torch.device) -> str | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from statistics import fmean
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from batchmix.data.report import plain_console
 from batchmix.recipe.training import StepReport
 
-SMOOTH = 0.98  # of the running mean that is shown
+REPORTS = 10  # of which the accuracy shown is the mean: a twentieth of a run, where it has 200 of them
 
 
 class Progress:
@@ -23,16 +25,16 @@ class Progress:
 
     def __init__(self, *, shown: bool = True) -> None:
         self.shown = shown
-        self.console = Console(stderr=True, highlight=False)
+        self.console = plain_console(stderr=True)
         self.bar: Bar | None = None
-        self.accuracy: float | None = None
+        self.accuracies: deque[float] = deque(maxlen=REPORTS)
         self.said = time.monotonic()
         self.total = 0
 
     def note(self, line: str, *, always: bool = False) -> None:
         """Say one line, beside the bar if there is one; even where nothing else is shown if ``always``."""
         if self.shown or always:
-            self.console.print(line, markup=False, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
 
     def start(self, title: str, total: int) -> None:
         """Announce a run of ``total`` steps."""
@@ -55,9 +57,8 @@ class Progress:
 
     def step(self, report: StepReport) -> None:
         """Show a step."""
-        before = report.accuracy if self.accuracy is None else self.accuracy
-        self.accuracy = SMOOTH * before + (1 - SMOOTH) * report.accuracy
-        state = f"loss {report.loss:.3f}  accuracy {self.accuracy:.1%}  {report.size} px"
+        self.accuracies.append(report.accuracy)
+        state = f"loss {report.loss:.3f}  accuracy {fmean(self.accuracies):.1%}  {report.size} px"
         if self.bar:
             self.bar.update(self.bar.task_ids[0], completed=report.step + 1, state=state)
         elif self.shown and time.monotonic() - self.said > 20:

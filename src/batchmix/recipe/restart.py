@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from batchmix.errors import MixError, shorten
+from batchmix.errors import DataError, MixError, shorten
 from batchmix.files import read_json
 from batchmix.recipe.training import load_checkpoint
 from batchmix.scale.world import World
@@ -38,6 +39,10 @@ def found(
     if resume is None:
         return None, None
     if resume != AUTO:
+        if (resume / "summary.json").exists() and not (resume / "checkpoint.pt").exists():
+            raise DataError(
+                f"--resume takes a stopped run, the one in {resume} is done: its summary.json has the results"
+            )
         state = load_checkpoint(resume / "checkpoint.pt")
         same_images(images, state["config"], state, resume)
         return None, state
@@ -55,8 +60,28 @@ def found(
     return None, state
 
 
+def known(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a stopped run, all of which this version knows.
+
+    Args:
+        kind: The config that is made from them, a dataclass.
+        values: What the run wrote of it.
+
+    Raises:
+        DataError: If there is one that the config does not have.
+    """
+    strange = values.keys() - {field.name for field in dataclasses.fields(kind)}
+    if strange:
+        raise DataError(
+            "--resume takes a run of this version or an older one, got one with settings that it "
+            f"does not have: {', '.join(sorted(strange))}"
+        )
+    return values
+
+
 def _summary(folder: Path) -> dict[str, Any]:
-    return {"folder": str(folder), **read_json(folder / "summary.json", (), "the summary of a run")}
+    needed = ("mix", "seed", "accuracy", "loss")
+    return {"folder": str(folder), **read_json(folder / "summary.json", needed, "the summary of a run")}
 
 
 def same_images(

@@ -13,8 +13,8 @@ import math
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.evaluation import evaluate
 from batchmix.recipe.images import MEAN, STD, normalize
 from batchmix.recipe.machine import BUSY, busy_share, describe_machine, prepare
-from batchmix.recipe.nets import check_device
+from batchmix.recipe.nets import check_compiler, check_device
 from batchmix.recipe.progress import Progress
-from batchmix.recipe.restart import AUTO, found
+from batchmix.recipe.restart import AUTO, found, known
 from batchmix.recipe.training import (
     StepReport,
     Training,
@@ -71,6 +71,20 @@ class RunOptions:
     exact: bool = False
     world: World = ALONE
 
+    def words(self) -> list[str]:
+        """What ``batchmix train`` was told of all this, to go on with the run that way."""
+        return [*given("--root", self.data), *self.how()]
+
+    def how(self) -> list[str]:
+        """The words that any data have: under torchrun a GPU has no number, each rank is given its own."""
+        device = self.device if self.world.size == 1 else self.device.partition(":")[0]
+        return [*given("--device", device, default="auto"), *given("--record", self.record)]
+
+
+def given(flag: str, value: Any, *, default: Any = None) -> list[str]:
+    """A flag and its value as words; none where it is at its default."""
+    return [] if value == default else [flag, str(value)]
+
 
 def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[str, Any] | None:
     """Train one net and write its run folder.
@@ -88,7 +102,7 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
         record_once(done, options)
         return done
     if state is not None:
-        config, exact = TrainConfig.from_dict(state["config"]), state.get("exact", False)
+        config, exact = TrainConfig.from_dict(known(TrainConfig, state["config"])), state.get("exact", False)
         if options.resume is not None and options.resume != AUTO:
             options = replace(options, preset=_preset_of(options.resume))
     world.check_batch(config.batch_size)
@@ -96,15 +110,19 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
     check_device(config, device, world.size, exact=exact)
     busy = busy_share()
     prepare(device)
+    check_compiler(config, device)  # which starts processes of its own
     if device.type == "cpu" and busy > BUSY:
         progress.note(f"{busy:.0%} of this machine is busy with something else: timings will say little")
     with world.first_on_host():  # which fetches the images for the others
         data = load_cifar10(options.data, progress=progress.shown)
-    with run_folder(options, f"{config.mix}-seed{config.seed}") as folder:
+    images, labels = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
+    # Before there is a folder: a net that there is no memory for leaves none.
+    training = Training(config, images, labels, device, world=world, exact=exact)
+    with (
+        run_folder(options, f"{config.mix}-seed{config.seed}") as folder,
+        interrupts(options, folder, progress),
+    ):
         progress.start(f"{config.mix}, seed {config.seed}, into {folder}", config.steps)
-
-        images, labels = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
-        training = Training(config, images, labels, device, world=world, exact=exact)
         if state is not None:
             training.load_state_dict(state)
         elif world.first:
@@ -113,9 +131,8 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
             draw_mixed(training, folder / "mixed.png")
         if not follow(training, folder, progress):
             if world.first:
-                root = [] if options.data is None else ["--root", options.data]
-                words = (*root, "--resume", folder)
-                say_how_to_go_on(progress, training.step, config.steps, *words, ranks=world.size)
+                stopped = f"stopped at step {training.step} of {config.steps}"
+                say_how_to_go_on(progress, stopped, options, folder)
             return None
         if not world.first:
             world.wait()  # for the first rank's test
@@ -155,7 +172,7 @@ def follow(training: Training, folder: Path, progress: Progress) -> bool:
     log = folder / "log.jsonl"
     if first:
         begin_log(log, training.step)
-    with stop_on_signal() as stopped:
+    with stop_on_signal(progress.note) as stopped:
         for report in training.run(stop=stopped, every=every):
             check_loss(report.loss, training.step, config.steps)
             progress.step(report)
@@ -178,11 +195,24 @@ def check_loss(loss: float, step: int, steps: int) -> None:
         raise MixError(f"the loss is {loss} at step {step} of {steps}: a learning rate may be too high")
 
 
-def say_how_to_go_on(progress: Progress, step: int, steps: int, *words: Any, ranks: int = 1) -> None:
-    """Say where a run was stopped, and the words of ``batchmix train`` that go on with it."""
-    command = "batchmix" if ranks == 1 else "torchrun ... -m batchmix"  # as many processes, wherever they are
-    progress.note(f"stopped at step {step} of {steps}; to go on:", always=True)
-    progress.note(f"  {command} train {shlex.join(map(str, words))}", always=True)
+def say_how_to_go_on(progress: Progress, stopped: str, options: RunOptions, folder: Path) -> None:
+    """Say where a run was stopped, and the command that goes on with it."""
+    alone = options.world.size == 1
+    command = "batchmix" if alone else "torchrun ... -m batchmix"  # as many processes, wherever they are
+    words = [*options.words(), "--resume", str(folder)]
+    progress.note(f"{stopped}; to go on:", always=True)
+    progress.note(f"  {command} train {shlex.join(words)}", always=True)
+
+
+@contextmanager
+def interrupts(options: RunOptions, folder: Path, progress: Progress) -> Iterator[None]:
+    """Around a run: where Ctrl-C ends it at once, and there is a checkpoint, say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if options.world.first and (folder / "checkpoint.pt").exists():
+            say_how_to_go_on(progress, "interrupted, the last checkpoint is kept", options, folder)
+        raise
 
 
 def finish(training: Training, folder: Path, summary: Mapping[str, Any]) -> None:
@@ -240,8 +270,12 @@ def _append(path: Path, text: str) -> None:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Any]:
-    """Ctrl-C (or a termination) asks the loop to stop after its step; a second one interrupts at once."""
+def stop_on_signal(say: Callable[[str], None] = lambda line: None) -> Iterator[Any]:
+    """Ctrl-C (or a termination) asks the loop to stop after its step; a second one interrupts at once.
+
+    Args:
+        say: Takes the line that says so.
+    """
     asked = False
 
     def ask(number: int, frame: Any) -> None:
@@ -249,6 +283,8 @@ def stop_on_signal() -> Iterator[Any]:
         if asked:
             raise KeyboardInterrupt
         asked = True
+        with suppress(RuntimeError):  # as of a stream in whose middle the signal came
+            say("stopping after this step ...")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

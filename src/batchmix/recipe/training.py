@@ -300,10 +300,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"--resume takes a run folder with a checkpoint, found no {path}") from None
-    except Exception as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"--resume found a checkpoint it can't read, {path}: {why}") from None
-    if not isinstance(state, dict) or not set(state) >= STATE:
+    except OSError as error:
+        raise DataError(f"--resume cannot read {path}: {error.strerror or error}") from None
+    except Exception:  # what torch says of it is long, and advises to run code that the file may carry
+        raise DataError(f"--resume found a file that is damaged, or no checkpoint of a run: {path}") from None
+    if not isinstance(state, dict) or not set(state) >= STATE or not isinstance(state["config"], dict):
         raise DataError(f"--resume found no state of a run in {path}")
     return state
 

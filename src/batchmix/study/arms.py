@@ -87,7 +87,7 @@ def parse_arm(text: str) -> Arm:
 
     Args:
         text: Such as ``"mixup:alpha=0.2,per=batch"``. A value of several numbers has commas in it:
-            ``"cutmix:minmax=0.2,0.5"``.
+            ``"cutmix:minmax=0.2,0.5"``. The name may be written as the class is: ``"CutMix"``.
 
     Raises:
         MixError: If there is no such arm or option, or a value is out of its range; one line that says what
@@ -97,9 +97,10 @@ def parse_arm(text: str) -> Arm:
         >>> str(parse_arm("mixup:per=batch,alpha=0.20"))
         'mixup:alpha=0.2,per=batch'
     """
-    name, _, rest = text.strip().partition(":")
+    written, _, rest = text.strip().partition(":")
+    name = written.lower()
     if name not in arm_names():
-        raise MixError(f"ARM takes one of {', '.join(arm_names())}, got {name!r}")
+        raise MixError(f"ARM takes one of {', '.join(arm_names())}, got {written!r}")
     options = options_for(name)
     found: dict[str, Any] = {}
     for key, value in _pairs(rest):

@@ -73,6 +73,7 @@ class Comparison:
         family: How many comparisons of this score the report holds.
         left_out: Seeds that only one of the two has, or that have no such score.
         failed: Runs of the arm at this budget that failed.
+        constant: Whether the score is the same with every one of these seeds, in each of the two.
     """
 
     arm: str
@@ -85,6 +86,7 @@ class Comparison:
     family: int
     left_out: tuple[int, ...]
     failed: int
+    constant: bool
 
     @property
     def shown(self) -> bool:
@@ -203,6 +205,7 @@ def _compare(study: Study, arm: str, budget: Budget, score: Score) -> Comparison
         family=1,
         left_out=tuple(sorted(ended - set(both))),
         failed=_failures(study, arm, budget),
+        constant=all(len({found[seed] for seed in both}) <= 1 for found in (treated, plain)),
     )
 
 

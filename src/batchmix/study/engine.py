@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from batchmix._version import __version__
+from batchmix.data.image_sets import digest
 from batchmix.errors import DataError, MixError, why
 from batchmix.files import make_folder
 from batchmix.lock import only_one
@@ -22,7 +23,7 @@ from batchmix.recipe.run import stop_on_signal
 from batchmix.recipe.training import pick_device
 from batchmix.study.children import GRACE, Child, Events
 from batchmix.study.execute import outline
-from batchmix.study.plan import Run, StudyPlan
+from batchmix.study.plan import RECIPE, Run, StudyPlan
 from batchmix.study.progress import StudyProgress
 from batchmix.study.records import (
     Study,
@@ -80,7 +81,7 @@ def compare(plan: StudyPlan, options: EngineOptions, progress: StudyProgress | N
         records = {run: read_record(folder, run.key) for run in plan.runs()}
         missing = [run for run, record in records.items() if record is None or record["status"] != "done"]
         progress.start(list(records), missing)
-        with stop_on_signal() as stopped, progress:
+        with stop_on_signal(progress.note) as stopped, progress:
             progress.stopped = not _Runs(plan, options, device, progress).carry_out(missing, stopped)
     return read_study(folder)
 
@@ -196,11 +197,13 @@ def environments(jobs: int | None, threads: int | None, device: torch.device) ->
 
 def _asked(plan: StudyPlan, folder: Path, command: str) -> StudyPlan:
     """Write what is asked, on top of what a study in the folder was asked for before."""
+    if plan.task == RECIPE:
+        plan = replace(plan, source=digest(plan.data or ""))
     if (folder / "study.json").exists():
         before = plan_of(read_asked(folder), folder)
         failed = all(record["status"] == "failed" for record in read_study(folder).records)
-        # Where nothing has come out yet, the file of a task was mended.
-        plan = (replace(before, source=plan.source) if failed else before).extended(plan)
+        mended = failed and plan.task != RECIPE  # the file of a task of which nothing has come out yet
+        plan = (replace(before, source=plan.source) if mended else before).extended(plan)
         if plan == before:
             return plan
     write_asked(folder, {**plan.as_dict(), "command": command, "batchmix": __version__})
@@ -231,7 +234,10 @@ def ask_task(name: str) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         child = Child({"describe": name}, queue.SimpleQueue(), Path(folder) / "log.txt", {})
-        child.wait()
+        try:
+            child.wait()
+        finally:
+            child.kill()  # which a Ctrl-C does not reach
         if child.answer is None:
             raise MixError(f"the task {name} cannot be made: {child.why()}")
     return child.answer

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from batchmix.errors import MixError
-from batchmix.recipe.config import PRESETS, TrainConfig
+from batchmix.recipe.config import MOST_EPOCHS, PRESETS, TrainConfig
 from batchmix.study.arms import parse_arms
 
 OF_THE_ARM = ("mix", "alpha", "per", "fold", "mix_until", "p_sample", "square")
@@ -18,6 +18,7 @@ SHARED = tuple(f.name for f in fields(TrainConfig) if f.name not in (*OF_THE_ARM
 """The fields of the recipe's config that all runs of a study have in common."""
 
 RECIPE = "recipe"
+LONGEST_KEY = 235  # characters: a file name has 255, and a record in writing takes 20 of them
 
 
 class RecipeConfig(TrainConfig):
@@ -40,7 +41,14 @@ class Run:
     def key(self) -> str:
         """Name of its record, fit for a file name."""
         arm = re.sub(r"[^\w.=,-]", "+", self.arm)
-        return f"{self.images}x{self.epochs:g}-{arm}-seed{self.seed}"
+        epochs = f"{self.epochs:g}"
+        if float(epochs) != self.epochs:  # else two budgets would share a record
+            epochs = repr(self.epochs)
+        key = f"{self.images}x{epochs}-{arm}-seed{self.seed}"
+        if len(key) <= LONGEST_KEY:
+            return key
+        code = hashlib.sha256(key.encode()).hexdigest()[:12]
+        return f"{key[: LONGEST_KEY - 1 - len(code)]}-{code}"
 
     @property
     def work(self) -> float:
@@ -61,8 +69,8 @@ class StudyPlan:
         size: Pixels of an image's side; as the image set has them if left out.
         task: ``"recipe"``, or ``"module:function"``.
         config: Values of ``SHARED`` fields of the recipe's config; the others are those of its preset cpu.
-        source: What the file of a task was, as ``batchmix.study.task.digest`` has it; None where that is not
-            known.
+        source: What the file of a task was, as ``batchmix.study.task.digest`` has it, or the images of a
+            folder, as ``batchmix.data.image_sets.digest`` has them; None where that is not known.
 
     Raises:
         MixError: If something is not of this form; the message names it.
@@ -89,8 +97,8 @@ class StudyPlan:
             if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
                 raise MixError.of("seeds", seed, "whole numbers in [0, 2**32)")
         for epochs in self.epochs:
-            if not 0 < epochs < math.inf:
-                raise MixError.of("epochs", epochs, "numbers > 0")
+            if not 0 < epochs <= MOST_EPOCHS:
+                raise MixError.of("epochs", epochs, f"numbers in (0, {MOST_EPOCHS}]")
         if self.task == RECIPE:
             object.__setattr__(self, "config", shared_config(self.config, self.size))
             for run in self.runs():
@@ -132,7 +140,8 @@ class StudyPlan:
         for name in ("task", "data", "size", "images", "config"):
             _check_same(name, getattr(self, name), getattr(asked, name))
         if None not in (self.source, asked.source) and self.source != asked.source:
-            raise MixError(f"--out holds a study of {self.task} before its file changed: take another folder")
+            what = f"{self.data} before its images" if self.task == RECIPE else f"{self.task} before its file"
+            raise MixError(f"--out holds a study of {what} changed: take another folder")
         if asked.arms[0] != self.arms[0]:
             raise MixError(
                 f"--out holds a study whose first arm is {self.arms[0]}, which the others are compared with, "

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from batchmix.data.report import plain_console
 from batchmix.study.plan import Run
 from batchmix.study.records import Record
 
@@ -24,7 +24,7 @@ class StudyProgress:
 
     def __init__(self, *, shown: bool = True) -> None:
         self.shown = shown
-        self.console = Console(stderr=True, highlight=False)
+        self.console = plain_console(stderr=True)
         self.stopped = False
         self.bar: Progress | None = None
         self.shares: dict[Run, float] = {}  # of the steps of each run
@@ -36,7 +36,7 @@ class StudyProgress:
     def note(self, line: str) -> None:
         """Say one line, above the bar if there is one."""
         if self.shown:
-            self.console.print(line, markup=False, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
 
     def start(self, runs: list[Run], missing: list[Run]) -> None:
         """Announce a study: all its runs, and those to train now."""

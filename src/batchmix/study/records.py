@@ -10,6 +10,7 @@ from typing import Any
 
 from batchmix.errors import DataError
 from batchmix.files import check_names, make_folder, read_json, write_whole
+from batchmix.study.checks import OF_ASKED, OF_RECORD, check_values
 
 Record = dict[str, Any]
 Budget = tuple[int, float]
@@ -93,7 +94,10 @@ def read_asked(folder: Path) -> dict[str, Any]:
     path = folder / "study.json"
     if not path.exists():
         raise DataError(f"found no study in {folder}: there is no {path.name}")
-    return read_json(path, ASKED, "what a study was asked", REMOVE_IT)
+    what = "what a study was asked"
+    asked = read_json(path, ASKED, what, REMOVE_IT)
+    check_values(path, asked, OF_ASKED, what, REMOVE_IT)
+    return asked
 
 
 def write_asked(folder: Path, asked: Mapping[str, Any]) -> None:
@@ -131,6 +135,7 @@ def _read_record(path: Path) -> Record:
         raise DataError(f"{path} is not {RUN}: its status is {record['status']!r}{REMOVE_IT}")
     if record["status"] == "done":
         check_names(path, record, OF_A_DONE_RUN, RUN, REMOVE_IT)
+    check_values(path, record, OF_RECORD, RUN, REMOVE_IT)
     return record
 
 

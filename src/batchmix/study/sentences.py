@@ -87,7 +87,9 @@ def _main(main: Comparison, when: str) -> str:
     if found.n == 1:
         return f"{gap} at {when}, from 1 seed: no interval, and nothing is shown"
     if main.verdict == "not tested":
-        return f"{gap} at {when}, the same in {found.n} seeds: seeds that change nothing show nothing"
+        if main.constant:
+            return f"{gap} at {when}, the same in {found.n} seeds: seeds that change nothing show nothing"
+        return f"{gap} at {when}, the same difference in all {found.n} seeds: no spread to judge it by"
     if found.mean == 0 == found.sd:
         return f"exactly the {name} of {main.baseline} at {when}, in each of {found.n} seeds"
     if main.shown:
