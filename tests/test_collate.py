@@ -25,7 +25,7 @@ from batchmix import MixedTarget, MixError, Mixup, off_after
 from batchmix.choice import Choice
 from batchmix.collate import MixCollate
 from batchmix.core.draws import as_rank
-from batchmix.loaders import finish
+from batchmix.loaders import LeftPass
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 
@@ -163,13 +163,29 @@ def test_what_the_starting_process_is_goes_with_the_mixer(
     make: Callable[[], Any], told: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", told) if told else monkeypatch.delenv("RANK", raising=False)
-    drawn = []
+    drawn, samples = [], [Numbers()[i] for i in range(4)]
     for own in (0, 1):
-        with as_rank(own):  # as in a process group, which its workers do not belong to
+        with as_rank(own), monkeypatch.context() as patch:  # a process group has it, but not its workers
+            patch.setattr("batchmix.mixer.get_spawning_popen", object)
             sent = pickle.dumps(make())
-        monkeypatch.setattr("batchmix.core.draws.get_worker_info", lambda: SimpleNamespace(seed=3))
-        drawn.append(pickle.loads(sent)([Numbers()[i] for i in range(4)])[1].lam.tolist())
+        with monkeypatch.context() as patch:
+            patch.setattr("batchmix.core.draws.get_worker_info", lambda: SimpleNamespace(seed=3))
+            arrived = pickle.loads(sent)
+            drawn.append(arrived(samples)[1].lam.tolist())
+            assert lam_at_0(arrived.mixer) == drawn[-1]
+            patch.setattr("batchmix.mixer.os.getpid", lambda: -1)  # a fork of it goes by what it is told
+            assert lam_at_0(arrived.mixer) == lam_at_0(mixup())
     assert drawn[0] != drawn[1]
+
+
+def lam_at_0(mixer: Mixup) -> list[float]:
+    return mixer.plan(torch.zeros(4, 1), step=0).lam.tolist()
+
+
+def test_a_copy_or_a_file_has_no_rank() -> None:
+    with as_rank(3):
+        copies = [copy.deepcopy(mixup()), pickle.loads(pickle.dumps(mixup()))]
+    assert [lam_at_0(twin) for twin in copies] == [lam_at_0(mixup())] * 2
 
 
 @needs_fork
@@ -282,6 +298,7 @@ def test_what_holds_a_loader_may_hold_anything(without_workers: list) -> None:
     collate = MixCollate(mixup())
     holder, gone = Holder(loader_of(collate)), Numbers()
     holder.torch, holder.kind, holder.gone = torch, Numbers, weakref.proxy(gone)  # type: ignore[attr-defined]
+    holder.test = DataLoader(Numbers())  # type: ignore[attr-defined]
     del gone
     assert [seen(batch) for batch in collate.epoch(holder)] == without_workers[:5]
 
@@ -418,9 +435,51 @@ def test_workers_that_persist_end_with_their_loader(whole: bool) -> None:
 
 
 def test_workers_that_die_after_a_pass_was_left_keep_nobody_waiting() -> None:
-    waiting = SimpleNamespace(_tasks_outstanding=2, _next_data=lambda: 1 / 0)
-    finish(SimpleNamespace(_iterator=waiting))  # type: ignore[arg-type]
+    order = iter(range(5))
+    waiting = SimpleNamespace(
+        _tasks_outstanding=2, _rcvd_idx=1, _next_data=lambda: 1 / 0, _sampler_iter=order
+    )
+    loader = loader_of(MixCollate(mixup()))
+    loader._iterator = waiting  # type: ignore[assignment]
+    assert LeftPass(weakref.ref(loader), order).finish()
     assert next(waiting._sampler_iter, None) is None
+
+
+class Uneven(Numbers):
+    """The first worker is slow, and the second one's next batch cannot be made."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if torch.utils.data.get_worker_info().id == 0:
+            time.sleep(0.05)
+        elif index == 6:
+            raise OSError("a broken image")
+        return super().__getitem__(index)
+
+
+@needs_fork
+def test_an_error_that_overtook_other_batches_is_waited_for_with_them() -> None:
+    collate = MixCollate(mixup())
+    loader = DataLoader(
+        Uneven(24), 2, num_workers=2, persistent_workers=True, prefetch_factor=4, collate_fn=collate
+    )
+    next(collate.epoch(loader))
+    collate.step = 20
+    assert loader._iterator._tasks_outstanding == 0
+    drawn: list[MixedTarget] = []
+    with pytest.raises(OSError, match="a broken image"):
+        drawn.extend(target for _, target in collate.epoch(loader))
+    assert collate.step == 23
+
+
+@needs_fork
+def test_a_pass_that_somebody_else_has_begun_is_not_finished() -> None:
+    collate = MixCollate(mixup())
+    loader = loader_of(collate, workers=2, persistent=True, batch_size=2)
+    next(collate.epoch(loader))  # a look at one batch
+    batches = iter(loader)
+    next(batches)
+    collate.step = 0  # late, as by a hook of a framework's first epoch
+    assert len(list(batches)) == 9
 
 
 class SlowAt4(Numbers):
@@ -599,7 +658,11 @@ def test_wrong_calls_say_what_they_take() -> None:
             "loader takes a DataLoader with collate_fn=this",
         ),
         (
-            lambda: list(collate.epoch(Holder(DataLoader(Numbers())))),
+            lambda: next(collate.epoch(Holder(DataLoader(Numbers())))),
+            "loader takes a DataLoader with collate_fn=this",
+        ),
+        (
+            lambda: next(collate.epoch(Holder(DataLoader(Numbers(), num_workers=1)))),
             "loader takes a DataLoader with collate_fn=this",
         ),
         (lambda: collate.load_state_dict({"seed": 2**70, "step": 3}), "seed takes a number below 2**64"),

@@ -164,6 +164,20 @@ def test_a_resumed_pass_may_be_left_early_too(never_stopped: list) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_where_a_pass_was_left_stays_known(workers: int, persistent: bool, never_stopped: list) -> None:
+    first, second = collate_of(), collate_of()
+    options = {"num_workers": workers, "persistent_workers": persistent and workers > 0}
+    loader = StatefulDataLoader(Numbers(), 4, collate_fn=first, **options)
+    list(itertools.islice(first.epoch(loader), 3))
+    first.step = 20  # the workers are not asked for what they were sent
+    resumed = StatefulDataLoader(Numbers(), 4, collate_fn=second, **options)
+    resumed.load_state_dict(loader.state_dict())
+    second.step = 3
+    assert [seen(batch) for batch in second.epoch(resumed)] == never_stopped[3:BATCHES]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_pass_that_only_the_data_resumes_is_drawn_from_the_steps_that_were_counted(workers: int) -> None:
     first, second = collate_of(), collate_of()
     loader = StatefulDataLoader(Stream(), 4, collate_fn=first, num_workers=workers)

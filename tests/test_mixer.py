@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,6 @@ from batchmix import (
     ramp,
     sample_lam,
 )
-from batchmix.core.draws import Draws
 from refusals import assert_named
 
 X, Y = torch.rand(4, 3, generator=torch.Generator().manual_seed(0)), torch.arange(4)
@@ -126,10 +126,15 @@ def test_threads_that_share_a_mixer_draw_apart() -> None:
     class Late(Mixup):
         """Time passes between reading the step and counting it."""
 
-        def _draws(self, step: int | None) -> Draws:
-            draws = super()._draws(step)
+        @property
+        def step(self) -> int:
+            step = self._step
             time.sleep(0.002)
-            return draws
+            return step
+
+        @step.setter
+        def step(self, step: int) -> None:
+            self._step = step
 
     mixer, drawn = Late(seed=0), []
 
@@ -142,6 +147,17 @@ def test_threads_that_share_a_mixer_draw_apart() -> None:
     for thread in threads:
         thread.join()
     assert len(set(drawn)) == mixer.step == 20
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_that_is_forked_amid_a_draw_does_not_wait_for_its_end() -> None:
+    from batchmix import mixer
+
+    with mixer._taking:  # as another thread holds it
+        child = os.fork()
+        if child == 0:
+            os._exit(int(mixer._taking.locked()))
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_repr_shows_how_it_was_made() -> None:

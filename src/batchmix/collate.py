@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
-from weakref import ReferenceType, ref
 
 import torch
 from torch.utils.data import DataLoader, default_collate, get_worker_info
@@ -13,10 +12,10 @@ from batchmix.core.batches import Kinds
 from batchmix.errors import MixError
 from batchmix.loaders import (
     FROM_THE_START,
+    LeftPass,
     Resumption,
     UnderWay,
     drop_early_workers,
-    finish,
     loaders_in,
     resumption,
 )
@@ -24,6 +23,8 @@ from batchmix.mixer import Mixer, check_mixer
 
 # Places in the numbers that the main process shares with the workers.
 PASS, START, SEED, ENABLED, CLAIM, PLACES = range(6)
+
+TAKES_ITS_OWN = "a DataLoader with collate_fn=this MixCollate"  # for error messages
 
 
 class MixCollate:
@@ -48,7 +49,7 @@ class MixCollate:
     not reach workers that persist: give it a schedule.
 
     Loaders may take turns with one MixCollate, a pass of one after a pass of another; two at the same time
-    need one each.
+    need one each, and so do two of torchdata's StatefulDataLoader that are left early.
 
     torchdata's StatefulDataLoader goes on inside of a pass with the same draws where it is iterated with
     ``epoch``, after both have loaded their states: another worker than the first may be next, which
@@ -106,8 +107,7 @@ class MixCollate:
         # inside of a pass starts new workers. Of a pass that workers hear of later, 0 is the first.
         self._pass, self._start, self._first, self._enabled, self._made = 0, 0, 0, True, 0
         self._under_way: UnderWay | None = None
-        # Of the pass before, whose workers may still be at it; not held, since it holds this object.
-        self._left: ReferenceType[DataLoader[Any]] | None = None
+        self._left: LeftPass | None = None  # the one before, whose workers may still be at it
 
     # What the DataLoader calls, here or in a worker
 
@@ -165,7 +165,8 @@ class MixCollate:
         """One pass over ``loader``, whose batches are numbered from ``step`` on; ``step`` follows them.
 
         ``step`` counts the batches that arrived here, not those that workers have made ahead: at any place
-        in the loop, ``state_dict`` is what the next batch starts from. A pass may be left early.
+        in the loop, ``state_dict`` is what the next batch starts from. A pass may be left early:
+        ``itertools.islice(collate.epoch(loader), n)``.
 
         Args:
             loader: A DataLoader with this object as its ``collate_fn``, or what holds one: a progress bar
@@ -175,15 +176,17 @@ class MixCollate:
             The loader's batches.
 
         Raises:
-            MixError: If ``loader`` is, or holds, DataLoaders that collate otherwise; at the next batch, if
-                since the last one another pass was begun or ``step`` was set.
+            MixError: If ``loader`` collates otherwise; at the next batch, if since the last one another pass
+                was begun or ``step`` was set.
         """
         start, found = self.step, self._loader_in(loader)
         drop_early_workers(found)
-        self._announce(resumption(found))
+        self._announce(resumption(found), found)
         self._under_way = under_way = UnderWay(loader, found)
         try:
             for batch in under_way:
+                if under_way.received == 1 and not self._is_made_here():
+                    raise MixError.of("loader", loader, TAKES_ITS_OWN)
                 self.mixer.step = start + under_way.received
                 yield batch
         finally:
@@ -219,20 +222,22 @@ class MixCollate:
     # How the two meet
 
     def _loader_in(self, holder: Iterable[Any]) -> DataLoader[Any] | None:
-        """The loader with this collation in what holds it; None where no loader is to be seen in it."""
-        loaders = list(loaders_in(holder))
-        own = [loader for loader in loaders if loader.collate_fn is self]
-        if loaders and (not own or (isinstance(holder, DataLoader) and holder not in own)):
-            other = loaders[-1].collate_fn
-            raise MixError.of("loader", other, "a DataLoader with collate_fn=this MixCollate")
-        return own[0] if own else None
+        """The innermost loader with this collation in what holds it; None where none is to be seen."""
+        if isinstance(holder, DataLoader) and holder.collate_fn is not self:
+            raise MixError.of("loader", holder.collate_fn, TAKES_ITS_OWN)
+        return next((loader for loader in loaders_in(holder) if loader.collate_fn is self), None)
 
-    def _announce(self, resumed: Resumption = FROM_THE_START) -> None:
+    def _is_made_here(self) -> bool:
+        """Whether a batch of the pass under way was made by this object, or by its copy in a worker."""
+        return self._made > 0 or int(self._shared[CLAIM]) >> 32 == self._pass
+
+    def _announce(
+        self, resumed: Resumption = FROM_THE_START, following: DataLoader[Any] | None = None
+    ) -> None:
         """A new pass starts at ``step``. Its number is written last: who sees it finds the rest there."""
         _check_seed(self.mixer.seed)
         self._leave()  # a loop that was neither ended nor closed
-        if self._left is not None:
-            finish(self._left())
+        if self._left is not None and self._left.finish(following):
             self._left = None
         self._start, self._first, self._made = self.mixer.step - resumed.replayed, resumed.first, 0
         self._shared[START] = self._start
@@ -243,9 +248,8 @@ class MixCollate:
     def _leave(self) -> None:
         """The pass under way, if any, is over."""
         if self._under_way is not None:
-            left, self._under_way = self._under_way, None
-            self._left = None if left.loader is None else ref(left.loader)
-            left.leave()
+            under_way, self._under_way = self._under_way, None
+            self._left = under_way.leave()
 
     def _next_step(self) -> int | None:
         """The global step of the batch at hand; None where the mixer counts by itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
-from weakref import ProxyTypes
+from weakref import ProxyTypes, ReferenceType, ref
 
 from torch.utils.data import DataLoader
 
@@ -40,29 +40,60 @@ class UnderWay:
         self.received += 1
         return batch
 
-    def leave(self) -> None:
-        """Let go of the loader's iterator; the workers of one that does not keep them end with it."""
+    def leave(self) -> LeftPass | None:
+        """Let go of the loader's iterator; the workers of one that does not keep them end with it.
+
+        Returns:
+            What is to be finished before another pass; None where no loader was found.
+        """
         self._batches = None
+        if self.loader is None:
+            return None
+        return LeftPass(ref(self.loader), _order_of(self.loader))
 
 
-def finish(loader: DataLoader[Any] | None) -> None:
-    """Have workers that persist make what they were sent before a pass was left; nobody gets to see it.
+class LeftPass(NamedTuple):
+    """A pass that is over, of which workers may still have something to make."""
 
-    After it they make no batch of that pass any more. A loader does the same before its next pass, when it
-    is too late to tell them of a new one.
-    """
-    iterator: Any = getattr(loader, "_iterator", None)
-    if not getattr(iterator, "_tasks_outstanding", 0):
-        return
-    iterator._sampler_iter = iter(())  # so that nothing more is sent
-    while (waiting := iterator._tasks_outstanding) > 0:
-        try:
-            iterator._next_data()
-        except StopIteration:
-            return
-        except Exception:  # a sample that cannot be read, in a batch that nobody waits for
-            if iterator._tasks_outstanding == waiting:  # a worker has died
-                return
+    loader: ReferenceType[DataLoader[Any]]  # not held, since it holds the collation that holds this
+    order: Any  # the loader's own iterator over places, by which a later pass is told
+
+    def finish(self, following: DataLoader[Any] | None = None) -> bool:
+        """Have the workers make what they were sent, which nobody gets to see.
+
+        After it they make no batch of that pass any more. A loader does the same before its next pass, when
+        it is too late to tell them of a new one.
+
+        Args:
+            following: The loader of the next pass, where that is known.
+
+        Returns:
+            Whether the workers are done. Those of torchdata's StatefulDataLoader are, where it is the
+            following one: else somebody may still ask it where it was left.
+        """
+        loader = self.loader()
+        if loader is None or _order_of(loader) is not self.order or self.order is None:
+            return True  # the workers are gone, or at another pass already
+        if hasattr(loader, "state_dict") and loader is not following:
+            return False
+        iterator: Any = loader._iterator
+        iterator._sampler_iter = iter(())  # so that nothing more is sent
+        while iterator._tasks_outstanding > 0:
+            before = iterator._tasks_outstanding, iterator._rcvd_idx
+            try:
+                iterator._next_data()
+            except StopIteration:
+                break
+            except Exception:  # a sample that cannot be read, in a batch that nobody waits for
+                if before == (iterator._tasks_outstanding, iterator._rcvd_idx):  # a worker has died
+                    break
+        return True
+
+
+def _order_of(loader: DataLoader[Any]) -> Any:
+    """What a loader that keeps its workers reads places from in this pass; None where it keeps none."""
+    iterator = getattr(loader, "_iterator", None)
+    return getattr(iterator, "_sampler_iter", None) if hasattr(iterator, "_tasks_outstanding") else None
 
 
 class Resumption(NamedTuple):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
+from multiprocessing.context import get_spawning_popen
 from numbers import Real
 from typing import Any, ClassVar, TypedDict, overload
 
@@ -31,7 +33,16 @@ from batchmix.core.schedules import Schedule
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
 
-_TAKING = threading.Lock()  # of the module, as a mixer's own could not be copied or sent
+_taking = threading.Lock()  # of the module, as a mixer's own could not be copied or sent
+
+
+def _unlock() -> None:
+    global _taking
+    _taking = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # a child has no thread to give back what was taken as it was forked
+    os.register_at_fork(after_in_child=_unlock)
 
 FOR_IMAGES = ("images", "any samples", "samples with values as targets")  # what such methods take
 
@@ -95,7 +106,7 @@ class Mixer:
     hyperparameters: ClassVar[tuple[str, ...]] = ()
     """Names of the attributes that a schedule can change, besides ``p`` and ``p_sample``; numbers >= 0."""
 
-    _sender: int | None = None  # the rank of the process that this one was sent the mixer by
+    _sent: tuple[int, int | None] | None = None  # the rank of who sent it, and the process that it came to
 
     def __init__(
         self,
@@ -327,7 +338,14 @@ class Mixer:
         self.seed, self.step = seed, step
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_sender": rank(self._sender)}
+        """As it is, and to a process that is being spawned with the rank of this one."""
+        spawning = get_spawning_popen() is not None  # else it is a copy, or a file for whoever loads it
+        return {**vars(self), "_sent": (rank(), None) if spawning else None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self._sent is not None:
+            self._sent = self._sent[0], os.getpid()
 
     def __repr__(self) -> str:
         held = {name: value for name, value in vars(self).items() if not name.startswith("_")}
@@ -424,19 +442,22 @@ class Mixer:
         """Randomness of ``step`` or, once alone, of the next one: threads that share a mixer draw apart."""
         if step is not None:
             return self._draws(step)
-        with _TAKING:
-            draws = self._draws(None)
-            self.step += 1
-        return draws
+        with _taking:
+            step = self.step
+            self.step = step + 1
+        return self._draws_of(step, get_worker_info())
 
     def _draws(self, step: int | None) -> Draws:
         """Randomness of the next step of this (seed, rank, worker), or of ``step`` in any worker."""
-        worker = get_worker_info() if step is None else None
-        step = self.step if step is None else check_count("step", step, 0)
+        if step is None:
+            return self._draws_of(self.step, get_worker_info())
+        return self._draws_of(check_count("step", step, 0), None)
+
+    def _draws_of(self, step: int, worker: Any) -> Draws:
+        sender, receiver = self._sent or (None, None)
+        own = rank(sender if receiver == os.getpid() else None)  # not of a process that was forked since
         # A worker's own seed differs from worker to worker and from epoch to epoch.
-        return Draws.of(
-            step, f"{self.seed}/{rank(self._sender)}/{'' if worker is None else worker.seed}/{step}"
-        )
+        return Draws.of(step, f"{self.seed}/{own}/{'' if worker is None else worker.seed}/{step}")
 
     @property
     def _channels(self) -> int:

@@ -42,7 +42,7 @@ def rank(parents: int | None = None) -> int:
     """This process's place among those that train together; 0 where nothing tells it.
 
     Args:
-        parents: That of the process which sent what asks, where it was sent: nothing else may tell a spawned
+        parents: That of the process which spawned this one, where it is known: nothing else may tell a
             DataLoader worker, which belongs to no process group.
     """
     taken = _taken.get()
