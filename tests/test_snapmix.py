@@ -196,6 +196,11 @@ def test_draws_resume_and_follow_a_schedule() -> None:
         (lambda: SnapMix(brightness, partner="any"), "partner takes "),
         (lambda: SnapMix(brightness, seed=0)(X[:, :, 0], Y), "x takes "),
         (lambda: SnapMix(brightness, seed=0)(X, Y[:7]), "y takes "),
+        (lambda: SnapMix(brightness, seed=0)(X, torch.zeros(8)), r"y takes class ids \(B,\), got float32"),
+        (
+            lambda: SnapMix(brightness, seed=0)(X, Y[:, None]),
+            r"y takes class ids \(B,\), got int64 tensor \(8, 1",
+        ),
         (lambda: SnapMix(lambda x, y: x, seed=0)(X, Y), "cam takes a callable that returns maps"),
     ],
 )

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from batchmix.core.batches import Leaf, check_lengths
 from batchmix.core.boxes import box_masks, sample_boxes
-from batchmix.core.plan import as_rows
+from batchmix.core.plan import as_rows, describe
 from batchmix.core.saliency import at_pixels, check_images, maps_of
 from batchmix.core.sampling import Policy, check_alpha, check_choice, sample_lam, sample_partner
 from batchmix.core.schedules import Schedule
@@ -109,6 +109,8 @@ class SnapMix:
         """
         check_images(x)
         check_lengths([Leaf("x", x, "input"), Leaf("y", y, "class")])
+        if y.dim() != 1 or y.is_floating_point():
+            raise MixError(f"y takes class ids (B,), got {describe(y)}")
         drawn = self.draws.next(x, y, step)
         if drawn is None:
             ones = torch.ones(len(x), dtype=torch.float32, device=x.device)

@@ -155,6 +155,12 @@ def test_steps_of_a_series_are_cut_with_all_their_features() -> None:
     assert set(np.unique((first == series).mean(1))) == {0, 1}
 
 
+def test_embedded_tokens_stay_whole() -> None:
+    tokens = np.random.default_rng(0).random((8, 6, 5), dtype="float32")
+    x, _ = first_batch(tokens, Y[:8], mixer=bm.TokenCutMix(1.0, seed=1), num_classes=CLASSES)
+    assert set(np.unique((x == tokens).mean(-1))) == {0, 1}
+
+
 def test_labels_of_steps_are_pasted_with_them() -> None:
     series = np.random.default_rng(0).random((8, 6, 5), dtype="float32")
     steps = (series[..., 0] * 4).astype("int64")

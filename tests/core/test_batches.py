@@ -7,11 +7,25 @@ from collections import OrderedDict, UserDict, namedtuple
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from batchmix import Choice, CutMix, MixedTarget, Mixer, MixError, MixPlan, Mixup, ResizeMix, SmoothMix, blend
+from batchmix import (
+    Choice,
+    CutMix,
+    MixedTarget,
+    Mixer,
+    MixError,
+    MixPlan,
+    Mixup,
+    ResizeMix,
+    SmoothMix,
+    TabularCutMix,
+    TokenCutMix,
+    blend,
+)
 
 G = torch.Generator().manual_seed(0)
 B = 4
@@ -69,6 +83,23 @@ def test_every_structure_comes_back_as_it_was_with_one_plan_for_all(nest: Any) -
     assert all(torch.equal(t, u) for t, u in zip(tensors(before), (IMAGE, AGE), strict=True))
     assert_target(y["label"], LABEL, plan)
     assert_target(y["value"], VALUE, plan)
+
+
+class Attributes(dict):
+    """What easy dicts are: keys that are attributes."""
+
+    def __init__(self, *given: Any, **values: Any) -> None:
+        super().__init__(*given, **values)
+        self.__dict__ = self
+
+
+def test_keys_that_are_attributes_are_mixed_as_both() -> None:
+    batch = Attributes(image=IMAGE, label=LABEL)
+    mixed = CutMix(1.0, seed=3).mix(batch)
+    assert type(mixed) is Attributes
+    assert mixed.image is mixed["image"]
+    assert_target(mixed.label, LABEL, plan_of(CutMix()))
+    assert (batch.image is IMAGE, batch["label"] is LABEL) == (True, True)
 
 
 class Shared(MutableMapping[str, Tensor]):
@@ -268,7 +299,15 @@ MIX = Mixup(seed=0)
         ("x.attention_mask", lambda: MIX({"x": IMAGE[:, 0], "attention_mask": torch.ones(B, 6)}, LABEL)),
         ("x.0", lambda: MIX([IMAGE[0]] * 3, [{"boxes": torch.zeros(0, 4)}] * 3)),  # 3 images of 3 channels
         ("image", lambda: MIX.mix({"image": IMAGE.byte(), "label": LABEL})),
-        ("batch", lambda: MIX({0: IMAGE, "0": IMAGE}, LABEL)),
+        ("x", lambda: MIX({0: IMAGE, "0": IMAGE}, LABEL)),
+        ("batch", lambda: MIX.mix({1: {"a": IMAGE}, "1": {"b": LABEL}})),
+        ("batch", lambda: MIX.mix({"": IMAGE, "label": LABEL})),
+        ("batch", lambda: MIX({"a": {"b": IMAGE}, "a.b": IMAGE}, LABEL)),
+        ("mask", lambda: MIX.mix({"mask": MAP[:, None].float(), "image": IMAGE, "label": LABEL})),
+        ("boxes", lambda: MIX.mix({"image": IMAGE, "boxes": torch.rand(B, 5, 4), "label": LABEL})),
+        ("y.keypoints", lambda: MIX(IMAGE, {"keypoints": torch.rand(B, 5, 3)})),
+        ("x", lambda: TabularCutMix(seed=0)(np.random.default_rng(0).random((B, 4)), LABEL)),
+        ("x.0", lambda: TokenCutMix(seed=0)([[1, 2, 3], [4, 5, 6]], LABEL[:2])),
         ("x", lambda: MIX(IMAGE.to_sparse(), LABEL)),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from batchmix import CutMix, MixError, MixPlan, Mixup, ResizeMix
+from batchmix import CutMix, MixError, MixPlan, Mixup, ResizeMix, TabularCutMix
 from batchmix.core.objects import mix_objects
 
 H, W = 6, 8
@@ -333,3 +333,23 @@ def test_boxes_of_any_form_are_joined_where_images_are_blended() -> None:
         [*targets[0]["boxes"].tolist(), *targets[1]["boxes"].tolist()],
         [*targets[1]["boxes"].tolist(), *targets[0]["boxes"].tolist()],
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda targets, plan: (None, plan), r"targets takes a list of dicts, one an image, got None"),
+        (
+            lambda targets, plan: (targets, TabularCutMix(seed=0).plan(torch.rand(2, 5))),
+            r"plan takes one of images \(B, C, H, W\) for boxes, got one whose mask is bool tensor \(2, 5\)",
+        ),
+        (
+            lambda targets, plan: ([t | {"ids": torch.rand(1, 2 + i)} for i, t in enumerate(targets)], plan),
+            r"targets\[1\]\['ids'\] takes \(N, 2\) as targets\[0\] has, got float32 tensor \(1, 3\)",
+        ),
+    ],
+)
+def test_what_cannot_be_joined_is_named_in_one_line(change: Any, message: str) -> None:
+    targets, plan = change(images(boxes((1, 1, 4, 4)), boxes((0, 0, 2, 2))), blended(0.75, 0.5))
+    with pytest.raises(MixError, match=f"^{message}$"):
+        mix_objects(targets, plan)

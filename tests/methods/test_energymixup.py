@@ -143,6 +143,20 @@ def test_between_two_batches_the_levels_of_both_count(rate: int | None) -> None:
     assert x is first
 
 
+@pytest.mark.parametrize("first", ["wave", "age"])
+def test_features_beside_a_waveform_follow_lam(first: str) -> None:
+    parts = {"wave": sounds(), "age": torch.arange(10.0).view(5, 2), "alone": torch.ones(5)}
+    x = {first: parts[first], **parts}
+    mixed, target = EnergyMixup(seed=0)(x, Y)
+    wave, same = EnergyMixup(seed=0)(parts["wave"], Y)
+    assert torch.equal(mixed["wave"], wave)
+    assert torch.equal(target.lam, same.lam)
+    plan = EnergyMixup(seed=0).plan(parts["wave"])
+    rows = plan.lam.unsqueeze(1)
+    torch.testing.assert_close(mixed["age"], rows * x["age"] + (1 - rows) * x["age"][plan.partner])
+    assert torch.equal(mixed["alone"], torch.ones(5))
+
+
 def test_what_is_not_a_waveform_follows_lam() -> None:
     features = torch.rand(5, 3, generator=torch.Generator().manual_seed(1))
     mixup = EnergyMixup(seed=0)

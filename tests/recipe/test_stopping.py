@@ -85,9 +85,12 @@ def test_the_first_signal_is_said_and_the_second_ends_at_once():
     assert len(said) == 1
 
 
-def test_a_signal_amid_other_words_stops_all_the_same():
+@pytest.mark.parametrize(
+    "error", [RuntimeError("reentrant call inside <_io.BufferedWriter>"), BrokenPipeError(), SystemExit(1)]
+)
+def test_a_signal_amid_other_words_or_after_the_reader_left_stops_all_the_same(error):
     def busy(line):
-        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+        raise error
 
     with stop_on_signal(busy) as stopped:
         signal.raise_signal(signal.SIGINT)

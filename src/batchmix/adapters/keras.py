@@ -177,12 +177,13 @@ class MixUpDataset(keras.utils.PyDataset):
     def _dims_with_channels(self, x: Any) -> float:
         """From how many dimensions on a part of this batch has positions, and its channels last.
 
-        Those of the samples, since a mask has fewer. A series whose positions nobody cuts stays as it is.
+        Those of the samples, since a mask has fewer. A series stays as it is where nobody cuts its positions,
+        or who does has them there.
         """
         if self.data_format != "channels_last":
             return math.inf
         samples = max((part.dim() for part in keras.tree.flatten(x)), default=0)
-        return max(samples, 4 if self.mixer.takes == "any samples" else 3)
+        return max(samples, 4 if self.mixer.takes in ("any samples", "token sequences") else 3)
 
     def _check_target(self, y: Tensor, dims: float) -> None:
         """A single target is class ids or floats, and ``num_classes`` says how many of either."""

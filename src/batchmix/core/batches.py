@@ -85,6 +85,8 @@ def rebuild(batch: Any, mixed: Mapping[str, Any], *, root: str) -> Any:
         return {key: parts[str(key)] for key in batch}
     if isinstance(batch, MutableMapping):
         new = copy.copy(batch)  # keeps the type and what it carries
+        if getattr(batch, "__dict__", None) is batch:  # its keys are its attributes
+            new.__dict__ = new  # type: ignore[assignment]
         for key, value in batch.items():
             part = parts[str(key)]
             new[key] = part
@@ -138,13 +140,26 @@ def check_lengths(leaves: list[Leaf]) -> Tensor:
 
 def lead_of(leaves: list[Leaf]) -> Tensor:
     """The input that a plan is drawn for: the one of most dimensions, the first of equals."""
-    inputs = [leaf.value for leaf in leaves if leaf.kind == "input" and isinstance(leaf.value, Tensor)]
-    if not inputs:
-        raise MixError("batch takes at least one leaf of kind 'input', got none")
+    inputs = inputs_of(leaves)
     lead = inputs[0]
     for value in inputs[1:]:  # a loop, since torch.compile takes no max(..., key=...)
         lead = value if value.dim() > lead.dim() else lead
     return lead
+
+
+def inputs_of(leaves: list[Leaf]) -> list[Tensor]:
+    """All inputs, at least one.
+
+    Raises:
+        MixError: If there is none, or one that is no tensor.
+    """
+    inputs = [leaf for leaf in leaves if leaf.kind == "input"]
+    for leaf in inputs:
+        if not isinstance(leaf.value, Tensor):
+            raise MixError(_takes_tensor(leaf.path, leaf.value))
+    if not inputs:
+        raise MixError("batch takes at least one leaf of kind 'input', got none")
+    return [leaf.value for leaf in inputs]
 
 
 def target_of(leaves: list[Leaf]) -> Tensor | None:
@@ -175,6 +190,7 @@ class _Finder:
         elif kind is None and _is_detection(node):
             yield Leaf(path, node, "boxes")
         elif _is_nest(node):
+            _check_keys(path, node)
             if kind is None:
                 _check_boxes(path, node)
             for name, part in _children(node):
@@ -210,12 +226,16 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...], channels: i
     if isinstance(value, MixedTarget):
         raise MixError(f"{path} takes a batch that is not mixed yet, got a MixedTarget")
     if not isinstance(value, Tensor) or value.dim() == 0:
-        such = f", such as torch.as_tensor({path})" if hasattr(value, "__array__") else ""
-        raise MixError(f"{path} takes a tensor (B, ...){such}{_or_pass(path)}, got {describe(value)}")
+        raise MixError(_takes_tensor(path, value))
     if value.is_nested:  # which has no shape
         raise MixError(f"{path} takes a dense tensor, such as {path}.to_padded_tensor(0.0), got a nested one")
-    floating = value.is_floating_point()
-    if path.rpartition(".")[2] == "attention_mask":
+    floating, name = value.is_floating_point(), path.rpartition(".")[2]
+    if value.dim() > 2 and (_means_boxes(name) or name == "keypoints"):
+        raise MixError(
+            f"{path} takes a list of dicts, one for each image, that have 'boxes' or 'keypoints'"
+            f"{_or_pass(path)}, got {describe(value)}"
+        )
+    if name == "attention_mask":
         if not floating:
             return "attention_mask"
         raise MixError(  # 0 and 1, or what is added to scores: only the first can be united
@@ -228,7 +248,8 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...], channels: i
         raise MixError(f"{path} takes {floats_for(path, value)}{_or_pass(path)}, got {describe(value)}")
     if not floating and value.dim() == 1:
         return "class"
-    if role == "unknown" and floating and value.dim() >= 4:
+    mask = name.lower().endswith(("mask", "masks"))
+    if role == "unknown" and floating and value.dim() >= 4 and not mask:
         return "input"
     if role == "target":
         dense = bool(like) and tuple(value.shape[-len(like) :]) == like and value.dim() > len(like)
@@ -240,14 +261,21 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...], channels: i
     names = ", ".join(get_args(Kind))
     images = _images_for(path, value, channels) if role == "unknown" and not floating else ""
     example: Kind = "segmentation" if value.dim() > 2 else "soft" if floating else "multilabel"
-    if role == "unknown" and floating:  # columns, series, embeddings
+    if role == "unknown" and floating and not mask:  # columns, series, embeddings
         example = "input" if value.dim() > 1 else "regression"
+    elif role == "unknown" and value.dtype == uint8 and value.dim() >= 4 and value.shape[1] == channels:
+        example = "input"  # grey images, or class ids
     elif floating and value.dim() == 3 and tuple(value.shape[-len(like) :]) != like:  # landmarks, forecasts
         example = "regression"
     raise MixError(
         f"{path} takes {images}a kind, as in kinds={{'{path}': '{example}'}} (one of {names}), "
         f"got {describe(value)}"
     )
+
+
+def _takes_tensor(path: str, value: Any) -> str:
+    such = f", such as torch.as_tensor({path})" if hasattr(value, "__array__") else ""
+    return f"{path} takes a tensor (B, ...){such}{_or_pass(path)}, got {describe(value)}"
 
 
 def _or_pass(path: str) -> str:
@@ -274,6 +302,16 @@ def _check_stacked(leaves: list[Leaf]) -> None:
             f"{inputs[0].path} takes images (B, C, H, W) beside boxes or key points, as torch.stack makes "
             f"them of a list, got {describe(inputs[0].value)}"
         )
+
+
+def _check_keys(path: str, node: Any) -> None:
+    """Keys become parts of paths, where 1 and "1" are the same and "" is none."""
+    if isinstance(node, MutableMapping):
+        names = [str(key) for key in node]
+        if "" in names or len(set(names)) < len(names):
+            raise MixError(
+                f"{path or 'batch'} takes keys that differ as text, and none without, got {list(node)}"
+            )
 
 
 def _check_boxes(path: str, node: Any) -> None:

@@ -21,7 +21,7 @@ def size_of(x: Tensor) -> tuple[int, ...]:
     """
     size = tuple(x.shape[-2:] if x.dim() > 3 else x.shape[-1:])
     if x.dim() < 3 or 0 in size:
-        raise MixError(f"x takes images (B, C, H, W) or series (B, C, T), none of them 0, got {describe(x)}")
+        raise MixError(f"x takes images (B, C, H, W) or series (B, C, T), all >= 1, got {describe(x)}")
     return size
 
 

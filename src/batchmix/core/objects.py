@@ -31,9 +31,9 @@ def mix_objects(
 
     Where images are blended, all objects of both stay, with the weight of their image. Where they are pasted,
     a box is clipped to the rectangle around what is left of it, and dropped where less than ``min_visible``
-    of its area is; a key point that is covered is marked as not visible (x, y, v), and an object of which no
-    point, or nothing of its mask, can be seen is dropped. An image that is not mixed keeps all it has, in
-    either case.
+    of its area is; a key point that is covered is marked as not visible (x, y, v). An object is dropped too
+    of whose mask nothing can be seen or, where there are no boxes, none of its points. An image that is not
+    mixed keeps all it has, in either case.
 
     Args:
         targets: For each image of the batch a dict, as torchvision's detection models take it: ``"boxes"``
@@ -50,8 +50,9 @@ def mix_objects(
 
     Raises:
         MixError: If a dict has neither boxes nor key points, or no tensor of labels, masks, areas or crowds
-            where another has one; if boxes to be clipped are not of the form above, or masks not of one size;
-            or if the plan blends each position by a weight of its own.
+            where another has one; if boxes to be clipped are not of the form above, masks not of one size, or
+            entries not of one shape; or if the plan pastes no images, or blends each position by a weight of
+            its own.
 
     Example:
         >>> one = {"boxes": torch.tensor([[0.0, 0.0, 4.0, 4.0]]), "labels": torch.tensor([3])}
@@ -63,6 +64,8 @@ def mix_objects(
     """
     check_probability(min_visible, "min_visible")
     check_is_plan(plan)
+    if not isinstance(targets, Sequence):
+        raise MixError.of("targets", targets, "a list of dicts, one an image")
     if len(targets) != len(plan):
         raise MixError(f"targets takes one dict an image: {len(plan)}, got {len(targets)}")
     for place, objects in enumerate(targets):
@@ -71,6 +74,10 @@ def mix_objects(
         raise MixError(
             "plan takes one that pastes or blends whole images for boxes (a Choice of both takes "
             "per='batch'), got one with a soft mask"
+        )
+    if plan.mask is not None and plan.mask.dim() != 4:
+        raise MixError(
+            f"plan takes one of images (B, C, H, W) for boxes, got one whose mask is {describe(plan.mask)}"
         )
     entries = _entries(targets)
     if plan.mask is not None and "boxes" in targets[0]:
@@ -206,6 +213,13 @@ def _entries(targets: Sequence[Objects]) -> list[Entries]:
                 f"in none, got {describe(targets[odd[0]].get(name))}"
             )
     names = [name for name in targets[0] if name not in OF_IMAGE and all(is_entry(t, name) for t in targets)]
+    for name in set(names) - {"masks"}:  # of which the size of the images is asked
+        like = targets[0][name].shape[1:]
+        for place, objects in enumerate(targets):
+            if objects[name].shape[1:] != like:
+                wanted = ", ".join(("N", *map(str, like)))
+                got = describe(objects[name])
+                raise MixError(f"targets[{place}][{name!r}] takes ({wanted}) as targets[0] has, got {got}")
     return [{name: objects[name] for name in names} for objects in targets]
 
 

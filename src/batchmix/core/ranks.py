@@ -71,7 +71,8 @@ def _check_alike(tensors: tuple[Any, ...]) -> None:
     """Every rank sees every answer, so that all of them raise or none: one alone would hang the rest."""
     shown = ", ".join(_kind(tensor) for tensor in tensors) or "none"
     samples = len(tensors[0]) if tensors and isinstance(tensors[0], Tensor) and tensors[0].dim() else 0
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    usual = torch.device("cuda" if "nccl" in dist.get_backend() else "cpu")
+    device = next((tensor.device for tensor in tensors if isinstance(tensor, Tensor)), usual)
     mine = torch.tensor([samples, zlib.crc32(shown.encode())], device=device)
     everyones = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(everyones, mine)

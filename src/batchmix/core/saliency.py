@@ -108,7 +108,7 @@ def peaks(maps: Tensor) -> Tensor:
 def check_images(x: object) -> None:
     """Raise a MixError unless ``x`` is a batch of floating point images that are not empty."""
     if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point() or 0 in x.shape[2:]:
-        raise MixError(f"x takes floating point images (B, C, H, W), none of them 0, got {describe(x)}")
+        raise MixError(f"x takes floating point images (B, C, H, W), all >= 1, got {describe(x)}")
 
 
 def _smooth(maps: Tensor) -> Tensor:

@@ -376,9 +376,9 @@ def count_correct(logits: Tensor, target: MixedTarget | Tensor, ignore_index: in
 
 def _cat(tensors: Sequence[MixedTarget | Tensor], dim: int = 0) -> MixedTarget:
     """Batches of targets as one; plain ones have ``lam`` 1."""
-    if dim != 0:
-        raise MixError.of("dim", dim, "0, that of the samples")
     mixed = [y if isinstance(y, MixedTarget) else MixedTarget(y, y, 1.0) for y in tensors]
+    if dim not in (0, -mixed[0].dim()):
+        raise MixError.of("dim", dim, "0, that of the samples")
     return MixedTarget(*(torch.cat(parts) for parts in zip(*mixed, strict=True)))
 
 
@@ -386,6 +386,7 @@ OF_SAMPLES: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.split: MixedTarget.split,
     torch.chunk: MixedTarget.chunk,
     torch.cat: _cat,
+    torch.concat: _cat,
 }
 """What torch's functions do with a batch of targets, beside losses."""
 

@@ -112,6 +112,9 @@ class AttentiveCutMix(Mixer):
 
 def _means_of_cells(maps: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """Mean of maps (B, h, w) over the cells of images (H, W), (B, rows, columns); maps of cells stay."""
+    sides = zip((*maps.shape[1:], *size), (*grid, *grid), strict=True)
+    if all(side % cells == 0 for side, cells in sides):
+        return F.adaptive_avg_pool2d(maps.unsqueeze(1), grid).squeeze(1)
     if maps.shape[1:] == grid:
         return maps
     (row, in_row), (column, in_column) = (

@@ -8,7 +8,8 @@ the sampling rate in Hz.
 
 Technical details: labels are weighted by ``lam``, waveforms by
 ``p = 1 / (1 + 10**((G1 - G2)/20) * (1-lam)/lam)``, where G1 and G2 are the levels of the two in dB, and the
-sum is divided by ``sqrt(p**2 + (1-p)**2)``, which keeps the energy of two sounds that are not correlated. The
+sum is divided by ``sqrt(p**2 + (1-p)**2)``, which keeps the energy of two sounds that are not correlated.
+Inputs beside the waveform that are not as long are weighted by ``lam``. The
 level is the greatest A-weighted one (IEC 61672) of all windows of 0.1 s; without ``rate`` it is that of the
 whole waveform, unweighted. Below -80 dB of full scale all is silence. The plan's mask is p, one number a
 sample, (B, 1), and not ``lam``; ``bm.blend(x, plan)`` alone leaves the division out. Between two batches the
@@ -31,7 +32,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from batchmix.core.applying import apply_plan
-from batchmix.core.batches import Leaf
+from batchmix.core.batches import Leaf, inputs_of, target_of
 from batchmix.core.blending import blend
 from batchmix.core.masks import draw_partners, plan_of_weights
 from batchmix.core.plan import MixPlan, as_rows, describe
@@ -116,14 +117,28 @@ class EnergyMixup(Mixer):
 
     def _apply(self, leaves: list[Leaf], plan: MixPlan) -> dict[str, Any]:
         """Waveforms by their own weights, with their energy kept; everything else by ``lam``."""
+        length = _waveform(leaves).shape[-1]
         if plan.mask is None or plan.mask.shape[1:] != (1,):
             raise MixError(f"plan takes one with a mask (B, 1), got {describe(plan.mask)}")
-        mixed = {leaf.path: apply_plan(leaf, plan.without_mask()) for leaf in leaves if leaf.kind != "input"}
+        mixed: dict[str, Any] = {}
         for leaf in leaves:
-            if leaf.kind == "input":
-                _check_waveforms(leaf.value)
+            if leaf.kind == "input" and leaf.value.dim() > 1 and leaf.value.shape[-1] == length:
+                _check_waveforms(leaf.value, leaf.path)
                 mixed[leaf.path] = _add(leaf.value, plan, plan.mask)
+            else:
+                mixed[leaf.path] = apply_plan(leaf, plan.without_mask())
         return mixed
+
+    def _draw_for(self, leaves: list[Leaf], step: int | None) -> MixPlan | None:
+        return self._draw(_waveform(leaves), target_of(leaves), step=step)
+
+
+def _waveform(leaves: list[Leaf]) -> Tensor:
+    """The longest input, whose levels count; inputs of another length beside it are no waveforms."""
+    longest, *others = inputs_of(leaves)
+    for x in others:  # a loop, since torch.compile takes no max(..., key=...)
+        longest = x if x.dim() > 1 and (longest.dim() < 2 or x.shape[-1] > longest.shape[-1]) else longest
+    return longest
 
 
 def sound_level(x: Tensor, rate: float | None = None) -> Tensor:
@@ -180,6 +195,6 @@ def _add(x: Tensor, plan: MixPlan, own: Tensor, other: Tensor | None = None) -> 
     return mixed.to(x.dtype)
 
 
-def _check_waveforms(x: Tensor) -> None:
+def _check_waveforms(x: Tensor, name: str = "x") -> None:
     if x.dim() not in (2, 3) or not x.is_floating_point() or not x.shape[-1]:
-        raise MixError(f"x takes waveforms (B, T) or (B, C, T), floating point, got {describe(x)}")
+        raise MixError(f"{name} takes waveforms (B, T) or (B, C, T), floating point, got {describe(x)}")

@@ -85,7 +85,7 @@ class SpecMix(Mixer):
     ) -> MixPlan:
         """Draw partners, then bands of frequency, then bands of time. See ``Mixer.sample``."""
         if x.dim() != 4 or 0 in x.shape[2:]:
-            raise MixError(f"x takes spectrograms (B, C, F, T), none of them 0, got {describe(x)}")
+            raise MixError(f"x takes spectrograms (B, C, F, T), all >= 1, got {describe(x)}")
         partner = draw_partners(x, y, self.partner, per=self.per, between=between, generator=generator)
         rows = draws_of(self.per, len(x))
         frequency, time = (

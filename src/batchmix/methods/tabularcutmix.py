@@ -104,7 +104,7 @@ class TabularCutMix(Mixer):
     ) -> MixPlan:
         """Draw partners, then shares, then columns. See ``Mixer.sample``."""
         if x.dim() != 2 or not x.shape[1]:
-            raise MixError(f"x takes rows of columns (B, F), none of them 0, got {describe(x)}")
+            raise MixError(f"x takes rows of columns (B, F), all >= 1, got {describe(x)}")
         (count, columns), device = x.shape, generator.device
         partner = draw_partners(x, y, self.partner, per="sample", between=between, generator=generator)
         if self.rate is None:

@@ -35,6 +35,8 @@ def net_on(device: torch.device, config: TrainConfig, num_classes: int = 10) -> 
     try:
         net = new_net(config, num_classes).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     except RuntimeError as error:  # of which a CPU's has no type of its own
+        if "memory" not in str(error):
+            raise
         takes = f"widths of a net that there is memory for ({cut(why(error), 160)})"
         raise MixError.of("widths", config.widths, takes) from error
     mode = compile_mode(config, device)

@@ -283,7 +283,7 @@ def stop_on_signal(say: Callable[[str], None] = lambda line: None) -> Iterator[A
         if asked:
             raise KeyboardInterrupt
         asked = True
-        with suppress(RuntimeError):  # as of a stream in whose middle the signal came
+        with suppress(Exception, SystemExit):  # of a stream in whose middle it came, or that is closed
             say("stopping after this step ...")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
