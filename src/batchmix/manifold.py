@@ -116,8 +116,8 @@ class ManifoldMixup:
         check_lengths([Leaf("x", x, "input"), Leaf("y", y, "soft")])
         model = _bare(self.model)
         _check_free(model)
-        draws = self.mixer._draws(step)
-        plan = self.mixer._draw(x, y, step=step)
+        draws = self.mixer._take(step)
+        plan = self.mixer._plan(draws, x, y, between=False, normalize=None)
         if plan is None:
             self.place, self.plan = None, MixPlan.identity(len(x), y.device)
             yield MixedTarget.from_plan(y, self.plan)

@@ -75,7 +75,7 @@ def test_options_go_to_the_mixer_and_a_ready_one_is_taken() -> None:
         ({"mixer": 0.4, "alpha": 0.4}, "alpha takes one number, got 0.4 and alpha=0.4"),
         ({"stack_x": 1}, "stack_x takes True or False, got 1"),
         ({"stack_y": None}, "stack_y takes True or False, got None"),
-        ({"mixer": "0.4"}, "mixer takes a mixer such as bm.Mixup(0.4), got '0.4'"),
+        ({"mixer": "0.4"}, "mixer takes a method such as bm.Mixup(0.4), got str '0.4'"),
         (
             {"mixer": bm.Mixup(seed=0), "alpha": 0.4},
             "mixer takes all options itself, or None where alpha is given, got " + shorten(bm.Mixup(seed=0)),

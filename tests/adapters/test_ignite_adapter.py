@@ -185,8 +185,8 @@ def test_options_of_mixup_stand_in_for_a_mixer() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mixer": "0.4"}, r"mixer takes a mixer such as bm.Mixup\(0\.4\), got '0\.4'"),
-        ({"mixer": True}, r"mixer takes a mixer such as bm.Mixup\(0\.4\), got True"),
+        ({"mixer": "0.4"}, r"mixer takes a method such as bm.Mixup\(0\.4\), got str '0\.4'"),
+        ({"mixer": True}, r"mixer takes a method such as bm.Mixup\(0\.4\), got bool True"),
         ({"mixer": -1}, "alpha takes a finite number >= 0, got -1"),
         ({"mixer": 0.4, "alpha": 0.2}, r"alpha takes one number, got 0\.4 and alpha=0\.2"),
         ({"mixer": bm.CutMix(), "alpha": 1}, "mixer takes all options itself, or None where alpha is given"),

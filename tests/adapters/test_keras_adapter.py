@@ -425,7 +425,7 @@ def test_options_of_mixup_stand_in_for_a_mixer() -> None:
         ),
         ({"x": X.astype(object), "y": Y}, "^x takes arrays of numbers, got ndarray array"),
         ({"x": X, "y": ["a"] * 20}, "^y takes arrays of numbers, .*, got str 'a'$"),
-        ({"x": X, "y": Y, "mixer": "0.4"}, r"mixer takes a mixer such as .*, got '0.4'"),
+        ({"x": X, "y": Y, "mixer": "0.4"}, r"mixer takes a method such as .*, got str '0.4'"),
         ({"x": X, "y": Y, "mixer": bm.Mixup(), "alpha": 1}, "mixer takes all options itself, or None where"),
         ({"x": X, "y": Y, "num_classes": 0}, "num_classes takes a whole number >= 1"),
         ({"x": X, "y": Y, "data_format": "NCHW"}, "data_format takes 'channels_last' or 'channels_first'"),

@@ -462,7 +462,7 @@ def test_two_callbacks_for_one_part_of_a_batch_are_refused(first: Any, second: A
 
 
 def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(bm.MixError, match=r"^mixer takes a mixer such as bm.Mixup\(0.4\), got '0.4'$"):
+    with pytest.raises(bm.MixError, match=r"^mixer takes a method such as bm.Mixup\(0.4\), got str '0.4'$"):
         MixUpCallback("0.4")
     with pytest.raises(bm.MixError, match=r"^mixer takes .* or None where alpha is given, got Mixup"):
         MixUpCallback(mixer(), alpha=0.2)

@@ -141,7 +141,7 @@ def test_wrong_calls_say_what_they_take() -> None:
     boxes = tv_tensors.BoundingBoxes(torch.zeros(5, 4), format="XYXY", canvas_size=(6, 8))
     wrong = [
         (lambda: MixUp(-1), "alpha takes a finite number >= 0, got -1"),
-        (lambda: MixUp(mixer=0.4), "mixer takes a mixer such as bm.Mixup(0.4), got 0.4"),
+        (lambda: MixUp(mixer=0.4), "mixer takes a method such as bm.Mixup(0.4), got float 0.4"),
         (
             lambda: MixUp(1.0, mixer=bm.Mixup()),
             "mixer takes all options itself, or None where alpha is given",

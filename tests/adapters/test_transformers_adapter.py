@@ -686,7 +686,7 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     trainer = make_trainer(build(RESNET), tmp_path)
     with pytest.raises(bm.MixError, match=r"^trainer takes a transformers.Trainer, got 3$"):
         mixup(3)
-    with pytest.raises(bm.MixError, match=r"^mixer takes a mixer such as bm.Mixup\(0.4\), got '0.4'$"):
+    with pytest.raises(bm.MixError, match=r"^mixer takes a method such as bm.Mixup\(0.4\), got str '0.4'$"):
         mixup(trainer, "0.4")
     with pytest.raises(bm.MixError, match=r"^mixer takes all options itself, or None where alpha is"):
         mixup(trainer, bm.CutMix(), alpha=0.2)

@@ -184,7 +184,7 @@ def test_a_net_that_there_is_no_memory_for_is_one_line_and_leaves_nothing(capsys
 
     monkeypatch.setattr("batchmix.recipe.nets.new_net", no_memory)
     line = refused(capsys, "train", *TINY, "--out", tmp_path / "runs")
-    assert "widths takes widths of a net that there is memory for ([enforce fail] can't allocate" in line
+    assert "widths takes those of a net that there is memory for ([enforce fail] can't allocate" in line
     assert not (tmp_path / "runs").exists()
 
 

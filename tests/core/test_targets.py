@@ -281,7 +281,7 @@ def test_batches_are_put_together_with_plain_ones_too() -> None:
     assert a.tolist() == [0, 1, 4, 0]
     assert b.tolist() == [2, 0, 4, 2]
     torch.testing.assert_close(lam, torch.tensor([0.7, 0.6, 1.0, 0.7]))
-    parts = torch.cat(one.split(1))
+    parts = torch.concat(one.split(1), dim=-1)
     assert all(map(torch.equal, parts, one))
     with pytest.raises(MixError, match=r"^dim takes 0, that of the samples, got 1$"):
         torch.cat([one, one], dim=1)

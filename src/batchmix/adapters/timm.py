@@ -36,7 +36,7 @@ from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
 from batchmix.methods.cutmix import CutMix
 from batchmix.methods.mixup import Mixup as MixupMixer
-from batchmix.mixer import Mixer
+from batchmix.mixer import Mixer, check_mixer
 
 with needs("timm"):
     from timm.data import FastCollateMixup as TimmFastCollateMixup
@@ -245,11 +245,10 @@ def _mixer_of(
 
 
 def _check_mixer(mixer: object, given: tuple[Any, ...], seed: int | None) -> Mixer:
-    if not isinstance(mixer, Mixer):
-        raise MixError(f"mixer takes a method such as bm.Mixup(0.4), got {describe(mixer)}")
+    found = check_mixer(mixer, "bm.Mixup(0.4)")
     if given != (1.0, 0.0, None, 1.0, 0.5, "batch") or seed is not None:
         raise MixError("mixer takes the place of mixup_alpha, cutmix_alpha, ..., mode and seed: give one")
-    return mixer
+    return found
 
 
 def _check_correct_lam(correct_lam: object) -> None:

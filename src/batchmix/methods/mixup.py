@@ -29,7 +29,7 @@ from batchmix.core.plan import MixPlan
 from batchmix.core.sampling import Per, Policy, check_alpha, check_flag, sample_lam
 from batchmix.core.schedules import Schedule
 from batchmix.errors import MixError
-from batchmix.mixer import Mixer
+from batchmix.mixer import Mixer, check_mixer
 
 
 class Mixup(Mixer):
@@ -130,8 +130,6 @@ def given_or_made(mixer: Any, options: Mapping[str, Any], make: Callable[..., Mi
     """The mixer that an adapter was given, or what ``make`` makes of the options in its place."""
     if mixer is None:
         return make(**options)
-    if not isinstance(mixer, Mixer):
-        raise MixError.of("mixer", mixer, "a mixer such as bm.Mixup(0.4)")
-    if options:
+    if options and isinstance(mixer, Mixer):
         raise MixError.of("mixer", mixer, f"all options itself, or None where {', '.join(options)} is given")
-    return mixer
+    return check_mixer(mixer, "bm.Mixup(0.4)")

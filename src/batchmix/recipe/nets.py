@@ -37,7 +37,7 @@ def net_on(device: torch.device, config: TrainConfig, num_classes: int = 10) -> 
     except RuntimeError as error:  # of which a CPU's has no type of its own
         if "memory" not in str(error):
             raise
-        takes = f"widths of a net that there is memory for ({cut(why(error), 160)})"
+        takes = f"those of a net that there is memory for ({cut(why(error), 160)})"
         raise MixError.of("widths", config.widths, takes) from error
     mode = compile_mode(config, device)
     if mode is not None:
