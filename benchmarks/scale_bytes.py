@@ -18,9 +18,10 @@ from torch import nn
 
 from batchmix.errors import DataError
 from batchmix.files import put_between, write_whole
+from batchmix.recipe.training import ASK_EVERY
 
 BEGIN, END = "<!-- bytes:begin -->", "<!-- bytes:end -->"
-FLOAT = 4  # bytes
+FLOAT, COUNTER = 4, 8  # bytes
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,14 @@ def table(model: Model, images: int, side: int) -> list[str]:
         ),
         ("partners from the next rank", "`bm.from_next_rank` on uint8", "nS, once; no ring", size(pixels)),
         ("the same on float32", "`bm.from_next_rank`", "4nS", size(FLOAT * pixels)),
-        ("whether to stop, loss, accuracy", "where a report is due", "12", "12 B"),
-        ("running statistics", "before a test", "8C", size(2 * FLOAT * model.channels)),
+        ("loss, accuracy", "where a report is due", "8", "8 B"),
+        ("whether to stop, and the pace", f"there, and every {ASK_EVERY} s or so", "16", "16 B"),
+        (
+            "running statistics, of weights and average",
+            "before a test, folders",
+            "16(C + L)",
+            size(2 * (2 * FLOAT * model.channels + COUNTER * model.norms)),
+        ),
     )
     head = (
         "what",

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from batchmix.bench.cores.page import page, read_record
-from batchmix.bench.cores.steps import AT_A_TIME, measure
+from batchmix.bench.cores.steps import AT_A_TIME, measure, most_rounds
 from batchmix.errors import DataError
 from batchmix.files import write_whole
 from batchmix.recipe.results import read_records
@@ -38,8 +38,8 @@ def main() -> int:
     """Measure, or read a record, and write the page; the exit status."""
     options = parser()
     args = options.parse_args()
-    if args.rounds < 1:
-        options.error(f"--rounds takes a whole number >= 1, got {args.rounds}")
+    if not 1 <= args.rounds <= most_rounds():
+        options.error(f"--rounds takes a whole number from 1 to {most_rounds()}, got {args.rounds}")
     if (args.source is None) == (args.record is None):
         options.error("takes either --record FILE or --from FILE")
     try:

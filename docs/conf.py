@@ -52,7 +52,8 @@ autodoc_mock_imports = [
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_type_aliases = {
-    name: f"batchmix.typing.{name}" for name in ("Kind", "Kinds", "LossFn", "Per", "Policy", "Schedule")
+    name: f"batchmix.typing.{name}"
+    for name in ("BoxForm", "Kind", "Kinds", "LossFn", "Per", "Policy", "Schedule")
 }
 maximum_signature_line_length = 88  # longer ones have an argument a line
 strip_signature_backslash = True  # or an attribute such as mixer_ loses its last sign

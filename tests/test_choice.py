@@ -281,6 +281,8 @@ def test_two_batches_are_not_matched_in_silence_by_no_one() -> None:
     x, y = X[:4].flatten(1), torch.arange(4)
     with pytest.raises(MixError, match=r"^between takes methods that .*, got a Choice with KMixup$"):
         Choice({KMixup(1.0, k=4): 1.0}, seed=0).between((x, y), (x, y))
+    with pytest.raises(MixError, match=r"^between takes methods that .*, got a Choice with KMixup$"):
+        Choice({Choice({KMixup(1.0, k=4): 1.0}): 1.0}, seed=0).between((x, y), (x, y))
     inner = Choice({Mixup(0.4): 1.0})
     assert torch.equal(Choice({inner: 1.0}, seed=0).between((x, y), (x, y.flip(0)))[1].b, y.flip(0))
 

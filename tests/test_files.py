@@ -105,3 +105,41 @@ def test_a_place_that_takes_no_file_is_one_line(tmp_path, place):
     assert str(caught.value).startswith(f"cannot write {path}: ")
     assert "\n" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_the_bytes_are_on_the_disk_before_the_name(tmp_path, monkeypatch):
+    path, seen = tmp_path / "file", []
+    path.write_bytes(b"old")
+
+    def fsync(number):
+        seen.append((os.fstat(number).st_size, path.read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_whole(path, [b"all"])
+    assert seen == [(3, b"old")]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSPC])
+def test_a_file_system_that_cannot_sync_is_no_full_disk(tmp_path, monkeypatch, number):
+    def fsync(_):
+        raise OSError(number, "the reason")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if number == errno.ENOSPC:
+        with pytest.raises(DataError, match=r"^no room to write"):
+            write_whole(tmp_path / "file", [b"all"])
+    else:
+        write_whole(tmp_path / "file", [b"all"])
+    assert files(tmp_path) == ({} if number == errno.ENOSPC else {"file": b"all"})
+
+
+def test_a_part_of_a_killed_writer_is_removed_a_day_later(tmp_path):
+    kept = {".file.01234567.part", ".other.76543210.part", "file.76543210.part", ".file[.76543210.part"}
+    for name in {*kept, ".file.76543210.part", ".file.01234567.part"}:
+        (tmp_path / name).write_bytes(b"half")
+        if name != ".file.01234567.part":  # which may be being written
+            os.utime(tmp_path / name, (0, 0))
+    write_whole(tmp_path / "file", [b"x"])
+    assert set(files(tmp_path)) == {"file", *kept}
+    write_whole(tmp_path / "file[", [b"x"])
+    assert ".file[.76543210.part" not in files(tmp_path)

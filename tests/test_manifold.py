@@ -210,6 +210,48 @@ def test_a_model_compiled_before_does_not_go_unmixed_in_silence(model: nn.Module
     torch.compiler.reset()
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("warm", [True, False])
+@torch.no_grad()  # with a graph, torch's compiler warns of itself
+def test_a_compiled_block_is_a_place_and_what_is_inside_is_refused(
+    model: nn.Module, in_place: bool, warm: bool
+) -> None:
+    torch.compiler.reset()
+    by_layers = {place: by_hand(model, place) for place in ("first", "act")}
+    model.first = nn.Sequential(model.first)
+    if in_place:
+        model.first.compile(backend="eager")
+    else:
+        model.first = torch.compile(model.first, backend="eager")
+    inside = "first.0" if in_place else "first._orig_mod.0"
+    if warm:
+        model(X)
+    for layers in (inside, ["last", inside], nn.Linear):
+        with pytest.raises(
+            MixError, match=rf"^layers takes compiled blocks as a whole, .* '{inside}' [^\n]*$"
+        ):
+            ManifoldMixup(model, layers, mixer=mixup())
+    for place in ("first", "act"):
+        manifold = ManifoldMixup(model, place, mixer=mixup(), with_input=False)
+        for step in range(3):  # that of step 0 is what by_hand has
+            with manifold(X, Y, step=step):
+                mixed = model(X)
+            assert torch.allclose(mixed, by_layers[place]) == (step == 0)
+        torch.testing.assert_close(model(X), model.last(model.act(model.first(X))))
+    torch.compiler.reset()
+
+
+def test_a_block_with_a_compiled_part_is_a_place(model: nn.Module) -> None:
+    torch.compiler.reset()
+    expected = by_hand(model, "first")
+    model.first = nn.Sequential(torch.compile(model.first, backend="eager"))
+    manifold = ManifoldMixup(model, "first", mixer=mixup(), with_input=False)
+    for _ in range(2):
+        with manifold(X, Y, step=0):
+            torch.testing.assert_close(model(X), expected)
+    torch.compiler.reset()
+
+
 def test_every_forward_pass_of_a_block_is_mixed_by_the_same_plan(model: nn.Module) -> None:
     manifold = ManifoldMixup(model, "act", mixer=mixup(), with_input=False)
     with manifold(X, Y):

@@ -53,6 +53,41 @@ def test_a_callable_schedule_is_a_factor_of_p() -> None:
     assert Halves(p=0.5, schedule=ramp(0, 1, 10), seed=0).settings(5) == {"p": 0.25, "p_sample": 1.0}
 
 
+def test_a_schedule_can_be_assigned_later() -> None:
+    mixer = Halves(seed=0)
+    mixer.schedule = off_after(2)
+    assert [is_mixed(mixer) for _ in range(4)] == [True, True, False, False]
+    mixer.schedule = None
+    assert is_mixed(mixer)
+    with pytest.raises(MixError, match=r"^schedule takes "):
+        mixer.schedule = 0.5
+
+
+@pytest.mark.parametrize(("name", "value"), [("alpha", -1), ("p", 1.5), ("p_sample", "all")])
+def test_what_is_assigned_wrongly_is_named_at_the_next_batch(name: str, value: object) -> None:
+    """A negative alpha would mix nothing, without a word."""
+    mixup = Mixup(0.4, seed=0)
+    setattr(mixup, name, value)
+    with pytest.raises(MixError, match=f"^{name} takes "):
+        mixup(X, Y)
+
+
+def test_processes_of_one_batch_draw_alike_by_the_rank_that_they_are_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lam(told: int, given: int | None) -> list[float]:
+        monkeypatch.setenv("RANK", str(told))
+        return Mixup(1.0, seed=0, rank=given).plan(X).lam.tolist()
+
+    assert lam(told=2, given=1) == lam(told=3, given=1) == lam(told=1, given=None) != lam(told=2, given=None)
+    mixup = Mixup(1.0, seed=0)
+    mixup.rank = 1
+    assert "rank=1" in repr(mixup)
+    assert mixup.plan(X).lam.tolist() == lam(told=0, given=1)
+    with pytest.raises(MixError, match=r"^rank takes a whole number >= 0, got -1"):
+        mixup.rank = -1
+
+
 def test_a_mapping_schedules_each_hyperparameter() -> None:
     mixup = Mixup(2.0, p=0.8, schedule={"alpha": ramp(1, 0, 4), "p": ramp(0, 1, 4)}, seed=0)
     assert mixup.settings() == mixup.settings(0) == {"p": 0.0, "p_sample": 1.0, "alpha": 2.0}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -63,6 +65,23 @@ def test_without_the_helper_the_loss_is_half_of_that_at_eta_1() -> None:
     torch.testing.assert_close(
         2 * F.cross_entropy(LOGITS, target), regmixup.loss(F.cross_entropy, LOGITS, target)
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [({"reduction": "sum"}, 1), ({"weight": torch.arange(1.0, 4)}, None)],
+    ids=["sum", "weight"],
+)
+def test_without_the_helper_the_loss_is_half_for_a_plain_mean_alone(
+    options: dict, share: float | None
+) -> None:
+    regmixup = RegMixup(Mixup(10.0, seed=1))
+    _, target = regmixup(X, Y)
+    one = F.cross_entropy(LOGITS, target, **options)
+    both = regmixup.loss(partial(F.cross_entropy, **options), LOGITS, target)
+    assert not torch.allclose(2 * one, both, rtol=1e-4)
+    if share is not None:
+        torch.testing.assert_close(one, share * both)
 
 
 def test_a_loss_of_one_value_a_sample_stays_one() -> None:

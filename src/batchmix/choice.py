@@ -26,14 +26,14 @@ Method = TypeVar("Method", bound=Mixer)  # for type checkers no dict[Mixup, floa
 class Choice(Mixer):
     """Draws one of several methods; what is left of the probabilities to 1 means no mixing.
 
-    The methods keep their own arguments (``alpha``, ``p``, schedules); seed and step are those of the choice.
+    The methods keep their own arguments (``alpha``, ``p``, schedules); seed, rank and step are the choice's.
 
     Args:
         methods: The probability of each method, >= 0, at most 1 together. (Not ``EnergyMixup`` and
             ``TokenCutMix``: they do more than a plan can say.)
         per: Choose for each ``"batch"``, or for each ``"sample"``.
-        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``, of which
-            ``normalize`` holds for all methods. A schedule can name a method by its class,
+        options: ``p``, ``p_sample``, ``schedule``, ``seed``, ``rank`` and ``normalize``, as for ``Mixer``;
+            the last is that of all methods. A schedule can name a method by its class,
             ``{"CutMix": bm.ramp(0, 1, steps=1000)}``, as the factor of its probability.
 
     Raises:
@@ -85,13 +85,18 @@ class Choice(Mixer):
         self, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, MixedTarget]:
         """Mix two batches, sample by sample. See ``Mixer.between``; ``KMixup`` would match them first."""
+        self._check_between()
+        return super().between(first, second)
+
+    def _check_between(self) -> None:
         for method in self.methods.values():
+            if isinstance(method, Choice):
+                method._check_between()
             if type(method).between not in (Mixer.between, Choice.between):
                 raise MixError(
                     "between takes methods that mix two batches as they come, "
                     f"got a Choice with {type(method).__name__}"
                 )
-        return super().between(first, second)
 
     def _names(self) -> tuple[str, ...]:
         return (*super()._names(), *self.methods)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import math
+import os
 import secrets
+import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, BinaryIO, TypeGuard
 
 from batchmix.errors import DataError
 
+_FORGOTTEN = 24 * 3600.0  # seconds
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # of file systems that have none
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -20,7 +25,8 @@ def write_whole(path: Path, chunks: Iterable[bytes | memoryview], size: int | No
     """Write a file so that nobody ever sees a part of it under its name.
 
     The bytes go to a temporary file beside it, which then takes the name in one step; where anything
-    stops the write, Ctrl-C included, the temporary file is removed and an older file stays as it was.
+    stops the write, Ctrl-C included, the temporary file is removed and an older file stays as it was. What
+    a killed process left of an earlier write of this file is removed a day later, by the next write.
 
     Args:
         path: The file, replaced where it exists. Its folder exists.
@@ -32,10 +38,12 @@ def write_whole(path: Path, chunks: Iterable[bytes | memoryview], size: int | No
     """
     # Not tempfile: its files are readable by their owner alone, and a cache may be shared.
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    _remove_left(path)
     try:
         with part.open("xb") as file:
             for chunk in chunks:
                 file.write(chunk)
+            _sync(file)
         part.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):  # where it could not even be made
@@ -43,6 +51,24 @@ def write_whole(path: Path, chunks: Iterable[bytes | memoryview], size: int | No
         if isinstance(error, OSError):
             raise cannot_write(path, error, size) from error
         raise
+
+
+def _sync(file: BinaryIO) -> None:
+    """Put the bytes on the disk: else the name can be there before them, where the power fails."""
+    file.flush()
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+
+
+def _remove_left(path: Path) -> None:
+    """Remove parts of a file that nobody has written to for a day: their writers are dead, on any host."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > _FORGOTTEN:
+                part.unlink()
 
 
 def make_folder(folder: Path) -> None:

@@ -11,8 +11,9 @@ by the same plan. Every forward pass of the block is mixed by that plan. Layers 
 ``torch.utils.checkpoint`` run again in the backward pass, so call ``backward()`` inside the block there.
 Attention masks stay what the model was given, so that of a longer partner no more is seen than the sample's
 own length: for texts of different lengths mix the embeddings, ``Mixup`` with their ``"attention_mask"``.
-Compiled models do not see hooks and are refused. Departures from the paper: a weight for each sample where
-the mixer says so; the paper has one for the batch, ``Mixup(2.0, per="batch")``.
+Compiled code does not see hooks: a compiled model is refused, and so is a layer inside of a compiled block;
+the block itself can be a layer. Departures from the paper: a weight for each sample where the mixer says so;
+the paper has one for the batch, ``Mixup(2.0, per="batch")``.
 Paper: Verma, Lamb, Beckham, Najafi, Mitliagkas, Lopez-Paz and Bengio 2019, Manifold Mixup: Better
 Representations by Interpolating Hidden States, arXiv:1806.05236.
 """
@@ -93,7 +94,9 @@ class ManifoldMixup:
             raise MixError.of("with_input", with_input, "True or False")
         self.model = model
         self.mixer = mixer
-        self.places = ((INPUT,) if with_input else ()) + _names_of(layers, _bare(model), empty_ok=with_input)
+        names = _names_of(layers, _bare(model), empty_ok=with_input)
+        _check_seen(names, _bare(model))
+        self.places = ((INPUT,) if with_input else ()) + names
         self.place: str | None = None
         self.plan: MixPlan | None = None
 
@@ -201,11 +204,31 @@ def _in_backward() -> bool:
 def _bare(model: nn.Module) -> nn.Module:
     """The model inside ``DistributedDataParallel``; a compiled one is refused."""
     bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    if "_orig_mod" in bare._modules or getattr(bare, "_compiled_call_impl", None) is not None:
+    if _is_compiled(bare):
         raise MixError(
             "model takes one that is not compiled, since compiled code does not see hooks, got one"
         )
     return bare
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """By ``torch.compile``, or in place."""
+    return "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _check_seen(names: tuple[str, ...], model: nn.Module) -> None:
+    """A hook of a compiled block stands around its code, one inside is unseen once the block ran without."""
+    for name in names:
+        above, _, last = name.rpartition(".")
+        if last == "_orig_mod":  # the block itself, in its wrapper
+            above = above.rpartition(".")[0]
+        parts = above.split(".")
+        blocks = (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+        if above and any(_is_compiled(model.get_submodule(block)) for block in blocks):
+            raise MixError(
+                "layers takes compiled blocks as a whole, since compiled code does not see hooks, "
+                f"got {name!r} inside of one"
+            )
 
 
 def _check_free(model: nn.Module) -> None:

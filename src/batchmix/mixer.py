@@ -54,6 +54,7 @@ class MixerOptions(TypedDict, total=False):
     p_sample: float
     schedule: Schedule | Mapping[str, Schedule] | None
     seed: int | None
+    rank: int | None
     normalize: Normalize | tuple[Sequence[float], Sequence[float]] | None
 
 
@@ -71,6 +72,9 @@ class Mixer:
             for ``p``, or a mapping from names of hyperparameters (``"p"``, ``"p_sample"``, ``"alpha"``) to
             callables.
         seed: Of all draws; ``torch.initial_seed()`` if left out, so that ``torch.manual_seed`` sets it.
+        rank: This process's place among those that have batches of their own; if left out that in
+            ``torch.distributed``. Processes that share a batch, as under tensor or pipeline parallelism, take
+            the same one: ``mesh["dp"].get_local_rank()``.
         normalize: A ``Normalize``, or a pair ``(mean, std)``: images come as uint8 and leave as normalised
             floats, mixed or not, in one read and one write where there is a kernel for it. A method that
             looks at pixels is given the normalised images. Floats beside the images are mixed as they are.
@@ -115,12 +119,14 @@ class Mixer:
         p_sample: float = 1.0,
         schedule: Schedule | Mapping[str, Schedule] | None = None,
         seed: int | None = None,
+        rank: int | None = None,
         normalize: Normalize | tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         self.normalize = self._check_normalize(normalize)
         self.p = check_probability(p)
         self.p_sample = check_probability(p_sample, "p_sample")
-        self.schedule = self._check_schedule(schedule)
+        self.schedule = schedule
+        self.rank = rank
         self.seed = torch.initial_seed() if seed is None else seed
         self.step = 0
 
@@ -132,6 +138,24 @@ class Mixer:
     @seed.setter
     def seed(self, seed: int) -> None:
         self._seed = check_count("seed", seed, 0)
+
+    @property
+    def schedule(self) -> Mapping[str, Schedule]:
+        """Factors by the names of what they change; a callable that is assigned is that of ``p``."""
+        return self._schedule
+
+    @schedule.setter
+    def schedule(self, schedule: Schedule | Mapping[str, Schedule] | None) -> None:
+        self._schedule = self._check_schedule(schedule)
+
+    @property
+    def rank(self) -> int | None:
+        """The place among the processes that was given, a whole number >= 0; None where it is looked up."""
+        return self._rank
+
+    @rank.setter
+    def rank(self, rank: int | None) -> None:
+        self._rank = None if rank is None else check_count("rank", rank, 0)
 
     @property
     def step(self) -> int:
@@ -349,7 +373,7 @@ class Mixer:
 
     def __repr__(self) -> str:
         held = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        held |= {"seed": self.seed, "step": self.step}
+        held |= {name: getattr(self, name) for name in ("schedule", "seed", "rank", "step")}
         shown = {name: value for name, value in held.items() if value not in (None, {})}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
@@ -455,7 +479,7 @@ class Mixer:
 
     def _draws_of(self, step: int, worker: Any) -> Draws:
         sender, receiver = self._sent or (None, None)
-        own = rank(sender if receiver == os.getpid() else None)  # not of a process that was forked since
+        own = rank(sender if receiver == os.getpid() else None, self.rank)  # not of one forked since
         # A worker's own seed differs from worker to worker and from epoch to epoch.
         return Draws.of(step, f"{self.seed}/{own}/{'' if worker is None else worker.seed}/{step}")
 
@@ -480,14 +504,14 @@ class Mixer:
         return value
 
     def _setting(self, name: str, step: int) -> float:
-        value = self._value(name)
+        check = check_alpha if name in self.hyperparameters else check_probability
+        value = check(self._value(name), name)  # which may have been assigned since
         factor = self.schedule.get(name)
         if factor is None:
             return value
         times = factor(step)
         if not isinstance(times, Real):
             raise MixError.of(f"schedule[{name!r}] at step {step}", times, "a number")
-        check = check_alpha if name in self.hyperparameters else check_probability
         return check(value * times, f"{name} times schedule[{name!r}] at step {step}")
 
     def _check_schedule(self, schedule: Any) -> dict[str, Schedule]:

@@ -4,12 +4,15 @@ How to use: around any mixer, ``regmixup = RegMixup(Mixup(10.0, fold=False))``, 
 ``x, target = regmixup(x, y)`` and ``loss = regmixup.loss(F.cross_entropy, model(x), target)``, with whatever
 loss you have. The batch is twice as long: the clean samples, then the mixed ones.
 Suggested values: ``alpha`` 10 to 20, ``eta`` 1.
-Technical details: ``loss`` is ``loss_fn(clean) + eta * loss_fn(mixed)``, as published; with a plain target it
-is the plain loss, so that evaluation needs no other code. The target is a MixedTarget of length 2B whose
-first half has ``lam`` 1, so that ``F.cross_entropy(model(x), target)`` works too: it is half of the loss at
-``eta`` 1. Both halves go through the net at once and share the statistics of batch normalisation. A batch
-that the mixer leaves alone (its ``p``) is doubled all the same, so that steps stay alike. Departure from the
-paper: a weight for each sample where the mixer says so; the paper has one for the batch, ``per="batch"``.
+Technical details: ``loss`` is ``loss_fn(clean) + eta * loss_fn(mixed)``, the paper's equation; with a plain
+target it is the plain loss, so that evaluation needs no other code. The target is a MixedTarget of length 2B
+whose first half has ``lam`` 1, so that ``F.cross_entropy(model(x), target)`` works too, which is what the
+authors' code computes: one mean over all 2B, half of the equation at ``eta`` 1, so that a learning rate of
+theirs goes with it. (Half for a plain mean: class weights and ignored labels weigh the halves otherwise, and
+``reduction="sum"`` gives the whole.) Both halves go through the net at once and share the statistics of batch
+normalisation. A batch that the mixer leaves alone (its ``p``) is doubled all the same, so that steps stay
+alike. Departure from the paper: a weight for each sample where the mixer says so; the paper has one for the
+batch, ``per="batch"``.
 Paper: Pinto, Yang, Lim, Torr and Dokania 2022, RegMixup: Mixup as a Regularizer Can Surprisingly Improve
 Accuracy and Out Distribution Robustness, arXiv:2206.14502.
 """

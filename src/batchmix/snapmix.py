@@ -11,7 +11,8 @@ label of the sample weighs the share of its activation outside of the box, that 
 inside of its own box. The two do not sum to 1, and no mix of two labels can hold them; so ``target`` has them
 divided by their sum, and ``factor`` is that sum, (B,). A loss of one value a sample times ``factor`` is the
 published loss for any loss. Maps are moved to a minimum of 0 first; where one is constant the share of pixels
-counts. If one of a pair of boxes is empty, the sample stays as it is, with factor 1. Departures: pixels are
+counts. If one of a pair of boxes is empty, the sample stays as it is, with factor 1. Departures: each
+sample has a pair of boxes of its own, where the authors' code draws one pair for the batch. Pixels are
 resized between their centres (half-pixel convention). A pair of one class weighs the sum of both weights, as
 published; the authors' code counts it twice. The pasted pixels are not the partner's at the same places, so
 this is no plan and no ``Mixer``.
@@ -62,6 +63,7 @@ class SnapMix:
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
         schedule: Factor as a function of the step, for ``p``, or a mapping for ``"p"`` and ``"alpha"``.
         seed: Of all draws; ``torch.initial_seed()`` if left out.
+        rank: This process's place among those that have batches of their own, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above.
@@ -86,11 +88,12 @@ class SnapMix:
         partner: Policy = "shuffle",
         schedule: Schedule | Mapping[str, Schedule] | None = None,
         seed: int | None = None,
+        rank: int | None = None,
     ) -> None:
         if not callable(cam):
             raise MixError.of("cam", cam, "a callable of images and class ids")
         self.cam = cam
-        self.draws = _Boxes(alpha, partner, p=p, schedule=schedule, seed=seed)
+        self.draws = _Boxes(alpha, partner, p=p, schedule=schedule, seed=seed, rank=rank)
 
     def __call__(self, x: Tensor, y: Tensor, *, step: int | None = None) -> SnapBatch:
         """Mix a batch with a shuffled version of itself.

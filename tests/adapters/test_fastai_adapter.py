@@ -356,6 +356,13 @@ def test_ignored_labels_are_no_part_of_the_accuracy_whatever_the_batches() -> No
     assert accuracy == pytest.approx((guess == Y)[9:].float().mean().item())
 
 
+def test_labels_among_the_largest_logits_count_where_it_says_so() -> None:
+    learn = learner(batches(X, Y, size=8), metrics=MixedAccuracy(top_k=2))
+    guesses = learn.model.eval()(X).topk(2, 1).indices
+    (_, accuracy) = learn.validate()
+    assert accuracy == pytest.approx((guesses == Y[:, None]).any(1).float().mean().item())
+
+
 def test_training_metrics_see_the_larger_label_and_ours_counts_both() -> None:
     learn = learner(batches(X, Y, size=24), metrics=[accuracy, MixedAccuracy()])
     learn.mixup(fold=False, seed=5)

@@ -93,6 +93,37 @@ def test_what_is_in_doubt_is_told_by_kinds() -> None:
     assert torch.equal(prepare((x, mask))[1].b, mask[bm.Mixup(0.4, seed=5).plan(x).partner])
 
 
+def test_arguments_that_an_engine_hands_on_reach_the_preparation() -> None:
+    """MONAI's engines call ``prepare_batch(batch, device, non_blocking, **to_kwargs)``, for ``Tensor.to``."""
+    seen: list[dict[str, Any]] = []
+
+    def prepare(batch: Any, device: Any = None, non_blocking: bool = False, **kwargs: Any) -> Any:
+        seen.append(kwargs)
+        return batch["image"].to(device=device, non_blocking=non_blocking, **kwargs), batch["label"]
+
+    x, y = train_batches()[0]
+    mixed, _ = mixup_batch(bm.Mixup(0.4, seed=1), prepare_batch=prepare)(
+        {"image": x, "label": y}, torch.device("cpu"), False, dtype=torch.float64
+    )
+    assert seen == [{"dtype": torch.float64}]
+    assert torch.equal(mixed, bm.Mixup(0.4, seed=1)(x.double(), y)[0])
+    pair = mixup_batch(bm.Mixup(0.4, seed=1))((x, y), torch.device("cpu"), True, copy=True)
+    assert torch.equal(pair[0], bm.Mixup(0.4, seed=1)(x, y)[0])
+    with torch.no_grad():
+        plain, _ = mixup_batch()((x, y), "cpu", True, dtype=torch.float64)
+    assert torch.equal(plain, x.double())
+
+
+def test_a_preparation_that_returns_more_than_a_pair_is_named() -> None:
+    """As MONAI's ``PrepareBatchExtraInput`` does: what is beside the pair would stay unmixed."""
+    prepare = mixup_batch(prepare_batch=lambda batch, device, non_blocking: (*batch, (), {}))
+    message = r"^prepare_batch takes a callable that returns \(x, y\), got 4 parts$"
+    with pytest.raises(bm.MixError, match=message):
+        prepare(train_batches()[0])
+    with torch.no_grad():
+        assert len(prepare(train_batches()[0])) == 4
+
+
 def test_the_batch_goes_to_the_device_before_it_is_mixed() -> None:
     x, y = mixup_batch(bm.Mixup(0.4, seed=1))(train_batches()[0], device="cpu", non_blocking=True)
     assert x.device == y.device == torch.device("cpu")

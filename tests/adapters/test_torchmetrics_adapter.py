@@ -84,6 +84,16 @@ def test_ignored_positions_count_nothing_and_a_batch_of_them_neither() -> None:
     )
 
 
+def test_labels_among_the_largest_logits_count_over_all_batches() -> None:
+    metric, several = MixedAccuracy(top_k=2), list(make_batches())
+    for logits, target in several:
+        metric.update(logits, target)
+    right = sum(bm.expected_accuracy(logits, y, top_k=2) * len(y) for logits, y in several)
+    torch.testing.assert_close(metric.compute(), right / sum(len(y) for _, y in several))
+    with pytest.raises(bm.MixError, match=r"^top_k takes a whole number >= 1, got 0"):
+        MixedAccuracy(top_k=0)
+
+
 def test_other_metrics_see_the_dominant_label() -> None:
     metric, theirs = DominantLabel(MulticlassF1Score(4)), MulticlassF1Score(4)
     for logits, target in make_batches():

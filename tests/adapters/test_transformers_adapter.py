@@ -552,7 +552,8 @@ def test_token_ids_are_refused_with_what_to_do(tmp_path: Path) -> None:
         mixup(trainer).train()
     assert one_line(raised) == (
         "inputs takes floating point tensors, such as inputs_embeds in place of the token ids, "
-        "or ids where the mixer is a bm.TokenCutMix, got 'input_ids', int64 tensor (8, 5)"
+        "which embed=True makes of them, or ids where the mixer is a bm.TokenCutMix, "
+        "got 'input_ids', int64 tensor (8, 5)"
     )
 
 
@@ -660,7 +661,7 @@ def test_errors_of_the_model_that_are_not_ours_stay_as_they_are(tmp_path: Path) 
 def test_boxes_with_weights_need_a_loss_that_reads_them(tmp_path: Path) -> None:
     """A detector's own loss reads none: an object of a thousandth of the image would count in full."""
     x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    labels = [{"class_labels": torch.tensor([i]), "boxes": torch.tensor([[2.0, 2, 6, 6]])} for i in range(4)]
+    labels = [{"labels": torch.tensor([i]), "boxes": torch.tensor([[2.0, 2, 6, 6]])} for i in range(4)]
     batch = {"pixel_values": x, "labels": labels}
     trainer = make_trainer(build(RESNET), tmp_path)
     step = mixup(trainer, bm.Mixup(0.4, partner="roll", seed=1)).training_step
@@ -673,6 +674,301 @@ def test_boxes_with_weights_need_a_loss_that_reads_them(tmp_path: Path) -> None:
     trainer.compute_loss_func = None
     pasted = mixup(trainer, bm.CutMix(1.0, seed=1)).training_step.mix(batch)["labels"]
     assert all((part["weights"] == 1).all() for part in pasted)
+    in_full = mixup(trainer, bm.Mixup(0.4, partner="roll", seed=1), boxes={"weighted": False})
+    joined = in_full.training_step.mix(batch)["labels"]
+    assert [part["labels"].tolist() for part in joined] == [[0, 3], [1, 0], [2, 1], [3, 2]]
+    assert not any("weights" in part for part in joined)
+
+
+def detections(**more: Tensor) -> list[dict[str, Tensor]]:
+    """What transformers' image processors make of annotations of images of 8 by 12."""
+    box = torch.tensor([[0.5, 0.5, 0.5, 0.5]])
+    return [{"class_labels": torch.tensor([i]), "boxes": box, **more} for i in range(4)]
+
+
+@pytest.mark.parametrize("mixer", [bm.CutMix(1.0, seed=1), bm.Mixup(0.4, seed=1), bm.Mixup(p=0.0, seed=1)])
+def test_boxes_beside_class_labels_are_shares_around_a_middle(mixer: bm.Mixer, tmp_path: Path) -> None:
+    x = torch.rand(4, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    used = torch.ones(4, 8, 12, dtype=torch.long)
+    used[1, :, 9:] = 0
+    labels = detections(size=torch.tensor([8, 12]))
+    plan = copy.deepcopy(mixer).plan(x)
+    trainer = make_trainer(build(RESNET), tmp_path, compute_loss_func=lambda outputs, labels, **_: outputs)
+    step = mixup(trainer, mixer).training_step
+    mixed = step.mix({"pixel_values": x, "pixel_mask": used, "labels": labels})
+    wanted = bm.mix_objects(labels, plan, form="cxcywh", normalized=True)
+    for got, other in zip(mixed["labels"], wanted, strict=True):
+        assert got.keys() == other.keys()
+        assert all(torch.equal(got[name], other[name]) for name in got)
+    assert torch.equal(mixed["pixel_values"], bm.blend(x, plan))
+    both = used | used[plan.partner] * (plan.lam < 1).view(-1, 1, 1)
+    own = None if plan.mask is None else plan.mask[:, 0]
+    pasted = both if own is None else torch.where(own, used, used[plan.partner])
+    assert torch.equal(mixed["pixel_mask"], pasted)
+    assert mixer.step == 1
+
+
+def test_boxes_of_another_form_can_be_told(tmp_path: Path) -> None:
+    x = torch.rand(4, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    labels = [{**one, "boxes": torch.tensor([[2.0, 2, 6, 6]])} for one in detections()]
+    trainer = make_trainer(build(RESNET), tmp_path)
+    step = mixup(trainer, bm.CutMix(1.0, seed=1)).training_step
+    with pytest.raises(
+        bm.MixError,
+        match=r"^labels: targets takes boxes of middle, .* or boxes={'form': .*, got numbers up to 6$",
+    ):
+        step.mix({"pixel_values": x, "labels": labels})
+    boxes = {"form": "xyxy", "normalized": False, "min_visible": 0.3}
+    step = mixup(trainer, bm.CutMix(1.0, seed=1), boxes=boxes).training_step
+    mixed = step.mix({"pixel_values": x, "labels": labels})["labels"]
+    wanted = bm.mix_objects(labels, bm.CutMix(1.0, seed=1).plan(x), min_visible=0.3)
+    for got, other in zip(mixed, wanted, strict=True):
+        assert torch.equal(got["boxes"], other["boxes"])
+
+
+def test_boxes_that_are_shares_of_an_image_before_its_padding_are_refused(tmp_path: Path) -> None:
+    batch = {"pixel_values": torch.rand(4, 3, 8, 12), "labels": detections(size=torch.tensor([8, 10]))}
+    step = mixup(make_trainer(build(RESNET), tmp_path), bm.CutMix(1.0, seed=1)).training_step
+    trainer = make_trainer(build(RESNET), tmp_path, compute_loss_func=lambda outputs, labels, **_: outputs)
+    for mixer in (bm.Mixup(0.4), bm.CutMix(p=0.0)):  # which change no box
+        assert len(mixup(trainer, mixer).training_step.mix(batch)["labels"]) == 4
+    with pytest.raises(bm.MixError) as raised:
+        step.mix(batch)
+    assert one_line(raised).startswith("labels takes boxes that are shares of the whole images, (8, 12)")
+    assert one_line(raised).endswith("got one whose 'size' is (8, 10)")
+
+
+@pytest.mark.parametrize("kinds", [{"y": "pass"}, {"y.labels": "pass"}])
+def test_boxes_can_be_left_to_the_trainers_own_loss(kinds: dict[str, str], tmp_path: Path) -> None:
+    batch = {"pixel_values": torch.rand(4, 3, 8, 12), "labels": detections()}
+    step = mixup(make_trainer(build(RESNET), tmp_path), bm.CutMix(1.0, seed=1), kinds=kinds).training_step
+    mixed = step.mix(batch)
+    assert mixed["labels"] is batch["labels"]
+    assert not torch.equal(mixed["pixel_values"], batch["pixel_values"])
+
+
+AGE, SEEN = torch.rand(8), torch.ones(8, 5)
+
+
+@pytest.mark.parametrize(
+    ("column", "wanted"),
+    [
+        (
+            {"age": AGE},
+            "inputs takes every tensor of samples, got 'age' beside them: "
+            "inputs=['pixel_values', 'age'], or kinds={'x.age': 'pass'}",
+        ),
+        (
+            {"input_ids": SEEN.long()},
+            "inputs takes every tensor of samples, got 'input_ids' beside them: "
+            "kinds={'x.input_ids': 'pass'} leaves it the sample's own, since ids are not blended",
+        ),
+        (
+            {"observed_mask": SEEN},
+            "inputs takes every tensor of samples, got 'observed_mask' beside them: "
+            "kinds={'x.observed_mask': 'attention_mask'} where it says what is in use, or 'pass'",
+        ),
+        (
+            {"soft_labels": AGE},
+            "labels takes every target of samples, got 'soft_labels' beside them: "
+            "labels=['labels', 'soft_labels'], or kinds={'x.soft_labels': 'pass'}",
+        ),
+        ({"pixel_mask": torch.ones(8, 8, 8)}, "x.pixel_mask takes booleans or whole numbers, such as"),
+        ({"attention_mask": torch.ones(8, 5)}, "x.attention_mask takes booleans or whole numbers, such as"),
+    ],
+)
+def test_a_tensor_that_would_stay_unmixed_in_silence_is_named(
+    column: dict[str, Tensor], wanted: str, tmp_path: Path
+) -> None:
+    """The labels would be those of two samples, and the column that of one."""
+    batch = {**samples().batches()[0], **column}
+    [name] = column
+    mixer = bm.Mixup(0.4, seed=1)
+    trainer = make_trainer(build(RESNET), tmp_path)
+    with pytest.raises(bm.MixError) as raised:
+        mixup(trainer, mixer).training_step.mix(batch)
+    assert one_line(raised).startswith(wanted)
+    assert mixer.step == 0
+    step = mixup(trainer, mixer, kinds={f"x.{name}": "pass"}).training_step
+    mixed = step.mix(batch)
+    assert mixed[name] is column[name]
+    assert not torch.equal(mixed["pixel_values"], batch["pixel_values"])
+
+
+def test_a_column_is_mixed_where_kinds_or_inputs_name_it(tmp_path: Path) -> None:
+    observed = torch.tensor([[1, i % 2, 0] for i in range(8)])
+    batch = {**samples().batches()[0], "age": AGE, "observed": observed, "soft": AGE}
+    kinds = {"x.age": "input", "x.observed": "attention_mask", "y.soft": "regression"}
+    trainer = make_trainer(build(RESNET), tmp_path)
+    mixed = mixup(trainer, bm.Mixup(0.4, seed=1), kinds=kinds).training_step.mix(batch)
+    plan = bm.Mixup(0.4, seed=1).plan(batch["pixel_values"])
+    assert torch.equal(mixed["age"], bm.blend(AGE, plan))
+    assert torch.equal(mixed["observed"], observed | observed[plan.partner] * (plan.lam < 1).view(-1, 1))
+    assert not torch.equal(mixed["observed"], observed)
+    assert torch.equal(mixed["soft"].b, AGE[plan.partner])
+    del batch["observed"], batch["soft"]
+    named = mixup(trainer, bm.Mixup(0.4, seed=1), inputs=["pixel_values", "age"]).training_step.mix(batch)
+    assert torch.equal(named["age"], mixed["age"])
+
+
+def test_what_says_nothing_of_the_sample_is_handed_on(tmp_path: Path) -> None:
+    beside = {
+        "index": torch.arange(8),
+        "bool_masked_pos": torch.ones(8, 4, dtype=torch.bool),
+        "decoder_input_ids": torch.arange(40).view(8, 5),
+        "bbox": torch.ones(8, 5, 4, dtype=torch.long),
+        "position_ids": torch.arange(5).expand(8, 5),
+        "head_mask": torch.ones(8, 2),  # of as many layers as there are samples
+        "scale": torch.tensor(2.0),
+        "of_the_batch": torch.rand(3, 2),
+        "name": list("abcdefgh"),
+    }
+    batch = {**samples().batches()[0], **beside}
+    mixed = mixup(make_trainer(build(RESNET), tmp_path), bm.Mixup(0.4, seed=1)).training_step.mix(batch)
+    assert all(mixed[name] is value for name, value in beside.items())
+
+
+def test_a_lone_sample_has_nothing_beside_it_to_be_mixed_with(tmp_path: Path) -> None:
+    """As the last batch of an epoch can be, where whatever is one for all has the rows of a batch."""
+    x, y = make_samples(1, 1)
+    step = mixup(make_trainer(build(RESNET), tmp_path), bm.Mixup(0.4, seed=1)).training_step
+    assert step.mix({"pixel_values": x, "labels": y, "table": torch.rand(1, 3)})["table"].shape == (1, 3)
+
+
+def test_the_attention_mask_of_ids_beside_images_stays_theirs(tmp_path: Path) -> None:
+    ids, used = torch.ones(8, 5, dtype=torch.long), torch.tensor([[1, 1, 1, i % 2, 0] for i in range(8)])
+    batch = {**samples().batches()[0], "input_ids": ids, "attention_mask": used}
+    trainer = make_trainer(build(RESNET), tmp_path)
+    with pytest.raises(bm.MixError, match=r"got 'input_ids' beside them: kinds={'x\.input_ids': 'pass'}"):
+        mixup(trainer, bm.Mixup(0.4, seed=1)).training_step.mix(batch)
+    step = mixup(trainer, bm.Mixup(0.4, seed=1), kinds={"x.input_ids": "pass"}).training_step
+    assert step.mix(batch)["attention_mask"] is used
+
+
+BERT = BertConfig(
+    vocab_size=10,
+    hidden_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=8,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+    num_labels=CLASSES,
+)
+
+
+def bert() -> BertForSequenceClassification:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return BertForSequenceClassification(copy.deepcopy(BERT))
+
+
+def texts(count: int = 16) -> Samples:
+    generator = torch.Generator().manual_seed(0)
+    used = (torch.arange(5) <= torch.arange(count).view(-1, 1) % 5).long()
+    ids = torch.randint(1, 10, (count, 5), generator=generator) * used
+    return Samples(
+        input_ids=ids, token_type_ids=ids % 2, attention_mask=used, labels=make_samples(count, 1)[1]
+    )
+
+
+def test_embeddings_of_ids_are_mixed_as_in_a_plain_loop(tmp_path: Path) -> None:
+    model, data, options = bert(), texts(), {"eval_strategy": "no"}
+    trainer = make_trainer(bert(), tmp_path, data=data, arguments=options)
+    mixup(trainer, 0.4, seed=5, embed=True).train()
+    mixer, losses = bm.Mixup(0.4, seed=5), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    for _ in range(2):
+        for batch in data.batches():
+            x = {
+                "inputs_embeds": model.get_input_embeddings()(batch["input_ids"]),
+                "attention_mask": batch["attention_mask"],
+            }
+            x, y = mixer(x, batch["labels"])
+            loss = F.cross_entropy(model(**x, token_type_ids=batch["token_type_ids"]).logits, y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert trainer.losses.train == pytest.approx(losses, rel=1e-6)
+    weight = trainer.model.get_input_embeddings().weight
+    torch.testing.assert_close(weight, model.get_input_embeddings().weight, rtol=1e-5, atol=1e-7)
+    start = bert().get_input_embeddings().weight
+    moved = (weight != start).any(1)
+    assert moved[data.columns["input_ids"].unique()[1:]].all()
+    assert not moved[0]  # of padding, which the layer keeps at 0
+
+
+def test_embeddings_in_bfloat16_are_those_that_the_model_makes(tmp_path: Path) -> None:
+    options = {"eval_strategy": "no"}
+    whole = make_trainer(bert(), tmp_path, data=texts(), arguments=options)
+    mixup(whole, 0.4, seed=5, embed=True).train()
+    half = make_trainer(bert(), tmp_path, data=texts(), arguments=options | {"bf16": True})
+    mixup(half, 0.4, seed=5, embed=True).train()
+    assert half.losses.train == pytest.approx(whole.losses.train, rel=2e-2)
+    batch = half.training_step.mix(texts().batches()[0])
+    assert batch["inputs_embeds"].dtype == torch.float32
+    unmixed = make_trainer(bert(), tmp_path, data=texts(), arguments=options | {"bf16": True})
+    mixup(unmixed, 0.4, p=0.0, embed=True).train()
+    plain = make_trainer(bert(), tmp_path, data=texts(), arguments=options | {"bf16": True})
+    plain.train()
+    assert unmixed.losses.train == pytest.approx(plain.losses.train, rel=1e-4)
+
+
+def test_embedding_leaves_evaluation_and_the_ids_of_the_batch_as_they_are(tmp_path: Path) -> None:
+    trainer = make_trainer(bert(), tmp_path, data=texts(), eval_dataset=texts(8))
+    step = mixup(trainer, 0.4, embed=True).training_step
+    trainer.train()
+    assert len(trainer.losses.evaluation) == 2
+    batch = texts().batches()[0]
+    mixed = step.mix(batch)
+    assert "input_ids" in batch
+    assert "input_ids" not in mixed
+    assert mixed["token_type_ids"] is batch["token_type_ids"]
+    for inputs in ("input_ids", "inputs_embeds"):
+        step = mixup(trainer, 0.4, embed=True, inputs=[inputs, "age"]).training_step
+        assert step.mix({**batch, "age": AGE})["age"] is not AGE
+    with pytest.raises(bm.MixError, match=r"inputs=\['inputs_embeds', 'age'\], or kinds="):
+        mixup(trainer, 0.4, embed=True).training_step.mix({**batch, "age": AGE})
+
+
+class Sharded(nn.Embedding):
+    """An embedding as ZeRO-3 leaves it between forward passes."""
+
+    def __init__(self) -> None:
+        super().__init__(10, 8)
+        self.weight.ds_id = 0
+
+
+def test_what_cannot_be_embedded_is_named(tmp_path: Path) -> None:
+    batch = texts().batches()[0]
+    trainer = make_trainer(bert(), tmp_path, data=texts())
+    inner = bm.Choice({bm.Mixup(): 0.5, bm.CutMix(): 0.5})
+    for mixer in (bm.TokenCutMix(), bm.SmoothMix(), inner, bm.Choice({inner: 1.0}), bm.EnergyMixup()):
+        with pytest.raises(bm.MixError, match=r"^mixer takes one of any samples, .* beside embed=True, got "):
+            mixup(trainer, mixer, embed=True)
+    assert mixup(make_trainer(bert(), tmp_path), bm.Choice({bm.Mixup(): 1.0}), embed=True)
+    with pytest.raises(bm.MixError, match=r"^embed takes True or False, got 1$"):
+        mixup(trainer, embed=1)
+    assert "training_step" not in vars(trainer)
+    step = mixup(trainer, embed=True).training_step
+    with pytest.raises(bm.MixError, match=r"^embed takes batches that have 'input_ids', got labels$"):
+        step.mix({"labels": batch["labels"]})
+    trainer.model.set_input_embeddings(Sharded())
+    with pytest.raises(
+        bm.MixError, match=r"^embed takes parameters that are whole .*, got the sharded ones of"
+    ):
+        step.mix(batch)
+    trainer.is_fsdp_enabled = True
+    trainer.model = bert()
+    with pytest.raises(bm.MixError, match=r"^embed takes parameters that are whole in each process"):
+        step.mix(batch)
+    for model in (Anything(), build(RESNET)):
+        step = mixup(make_trainer(model, tmp_path), embed=True).training_step
+        with pytest.raises(
+            bm.MixError, match=r"^embed takes a model that has get_input_embeddings and takes"
+        ):
+            step.mix(batch)
 
 
 def test_options_of_mixup_stand_in_for_a_mixer(tmp_path: Path) -> None:
@@ -696,6 +992,9 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
             mixup(trainer, labels=wrong)
     with pytest.raises(bm.MixError, match=r"^inputs takes a key of the batch, or several, got 0$"):
         mixup(trainer, inputs=0)
+    for wrong in ({"box": 1}, ["form"]):
+        with pytest.raises(bm.MixError, match=r"^boxes takes a dict of arguments of bm.mix_objects: min_vis"):
+            mixup(trainer, boxes=wrong)
     assert "training_step" not in vars(trainer)
 
 

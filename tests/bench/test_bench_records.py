@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_up_bench import record, row
 
-from batchmix.bench.records import cases, change_of, find, read_record, spread_of, times_of, write_record
+from batchmix.bench.records import (
+    TURN,
+    cases,
+    change_of,
+    find,
+    read_record,
+    spread_of,
+    times_of,
+    write_record,
+)
 from batchmix.errors import DataError
 
 
@@ -55,16 +65,33 @@ def test_spread_is_median_and_quartiles() -> None:
     assert spread_of([7.0]).high == 7.0
 
 
-def test_the_interval_of_a_change_covers_it_and_narrows_with_more_steps() -> None:
-    noise = [0.97, 0.99, 1.0, 1.01, 1.03]
-    few = change_of({"seconds": [1.1 * n for n in noise]}, {"seconds": noise})
-    many = change_of({"seconds": [1.1 * n for n in noise * 40]}, {"seconds": noise * 40})
+def test_the_interval_of_a_change_covers_it_and_narrows_with_more_turns() -> None:
+    draw = random.Random(0)
+    arms = [[factor * draw.gauss(1, 0.02) for _ in range(800)] for factor in (1.1, 1.0)]
+    few, many = (change_of(*({"seconds": arm[:steps]} for arm in arms)) for steps in (40, 800))
     for change in (few, many):
-        assert change.middle == pytest.approx(0.1)
+        assert change.middle == pytest.approx(0.1, abs=0.02)
         assert change.low < 0.1 < change.high or change.low == pytest.approx(0.1)
     assert many.high - many.low < few.high - few.low
     same = change_of({"seconds": [2.0] * 5}, {"seconds": [2.0] * 5})
     assert (same.low, same.middle, same.high) == (0, 0, 0)
+
+
+def test_steps_of_one_turn_are_not_taken_for_independent() -> None:
+    """The same times, once as a machine makes them that is slow for a turn, once in another order."""
+    draw = random.Random(0)
+    turns = [[draw.gauss(1, 0.02) for _ in range(20)] for _ in range(2)]
+    arms = [[time for time in arm for _ in range(TURN)] for arm in turns]
+    in_turns = change_of(*({"seconds": arm} for arm in arms))
+    shuffled = change_of(*({"seconds": draw.sample(arm, len(arm))} for arm in arms))
+    assert in_turns.middle == shuffled.middle
+    assert in_turns.high - in_turns.low > 1.4 * (shuffled.high - shuffled.low)
+
+
+def test_turns_that_are_slow_for_both_arms_say_nothing_of_the_change() -> None:
+    slow = [1 + turn for turn in range(20) for _ in range(TURN)]
+    change = change_of({"seconds": [1.1 * time for time in slow]}, {"seconds": slow})
+    assert (change.low, change.high) == (pytest.approx(0.1), pytest.approx(0.1))
 
 
 def test_rows_are_found_by_who_and_form_unless_a_kernel_was_named_or_they_failed() -> None:

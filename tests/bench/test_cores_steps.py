@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from batchmix.bench.cores import steps
-from batchmix.bench.cores.page import page
+from batchmix.bench.cores.page import BY_CALLER, page
 from batchmix.recipe import machine
 from batchmix.recipe.config import PRESETS, Preset
 from batchmix.recipe.onednn import DIRECTIONS
@@ -28,7 +29,24 @@ def test_operations_have_their_groups() -> None:
         "Optimizer.step#Muon.step": "optimizer",
         "aten::index": "all else",
     }.items():
-        assert steps.group_of(operation) == group
+        assert steps.group_of(SimpleNamespace(name=operation, cpu_parent=None)) == group
+
+
+def test_an_operation_counts_with_what_calls_it() -> None:
+    layer = torch.nn.Linear(6, 6)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    x = torch.rand(2, 3, 128, 128, requires_grad=True)  # large enough for zeros to be a fill
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        torch.nn.functional.max_pool2d(x, 2).sum().backward()
+        (layer(torch.rand(6, 6)) @ torch.rand(6, 6)).sum().backward()
+        torch.empty(9).fill_(1)
+        optimizer.step()
+    found: dict[str, set[str]] = {}
+    for event in seen.events():
+        found.setdefault(event.name, set()).add(steps.group_of(event))
+    assert found["aten::mm"] == {"all else"}
+    assert found["aten::fill_"] == {"pooling", "all else"}
+    assert found["aten::add_"] == {"optimizer"}
 
 
 def test_steps_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,4 +74,14 @@ def test_steps_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
         if torch.backends.mkldnn.is_available():
             assert {found["direction"] for found in row["convolutions"]} == set(DIRECTIONS.values())
         assert statistics.median(row["seconds"]) > 0
-    assert page(came, [])
+    assert BY_CALLER in page(came, [])
+
+
+def test_rounds_end_with_the_shortest_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 steps on each size, the first 8 of which have a bias that learns."""
+    small = replace(PRESETS["smoke"].config, images=400, batch_size=50, epochs=6, sizes=(16, 20))
+    monkeypatch.setitem(PRESETS, "small", Preset(small, "of a moment"))
+    contender = steps.Contender("ours", "small")
+    monkeypatch.setattr(steps, "CONTENDERS", (contender,))
+    assert [contender.start(size) for size in (16, 20)] == [8, 24]
+    assert steps.most_rounds() == (16 - steps.WARM_UP - 2 - steps.AT_A_TIME) // steps.AT_A_TIME

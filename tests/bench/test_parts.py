@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import batchmix as bm
-from batchmix.bench import losses, mixing, price, run, sampling
+from batchmix.bench import losses, mixing, price, records, run, sampling
 from batchmix.bench.cases import BenchOptions, Case
 from batchmix.bench.peers import Composer
 from batchmix.bench.records import find
@@ -25,7 +25,9 @@ SMALL = (6, 3, 16, 16)
 def one_second_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchmix.bench.timing.MOST_ROUNDS", 3)
     monkeypatch.setattr(price, "QUICK_SECONDS", 0.0)
-    monkeypatch.setattr(price, "STEPS", 2)
+    for module in (price, records):
+        monkeypatch.setattr(module, "TURN", 2)
+    monkeypatch.setattr(price, "LEAST_TURNS", 2)
 
 
 def labels(rows: list[dict[str, Any]]) -> set[tuple[str, str, str | None]]:

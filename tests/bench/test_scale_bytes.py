@@ -29,6 +29,9 @@ def test_numbers_are_those_of_the_model(capsys: pytest.CaptureFixture[str]) -> N
     assert f"test_resnet has P = {weights:,}, C = {channels:,} and L = {len(means)}." in lines[-1]
     (gradients,) = (line for line in lines if line.startswith("| gradients"))
     assert gradients.endswith(f"| {4 * weights / 1e6:.2g} MB |")
+    buffers = sum(buffer.numel() * buffer.element_size() for buffer in net.buffers())
+    (statistics,) = (line for line in lines if line.startswith("| running statistics"))
+    assert statistics.endswith(f"| 16(C + L) | {2 * buffers / 1e6:.2g} MB |")
     (pixels,) = (line for line in lines if line.startswith("| the same on float32"))
     assert pixels.endswith("| 12.0 GB |")
 

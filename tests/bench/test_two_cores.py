@@ -24,6 +24,7 @@ def test_the_committed_page_is_that_of_the_committed_record() -> None:
     [
         ((), "--record"),
         (("--rounds", "0", "--record", "x"), "--rounds"),
+        (("--rounds", "15", "--record", "x"), "--rounds takes a whole number from 1 to 14, got 15"),
         (("--record", "x"), "results/cifar10.jsonl"),
         (("--from", "none.json", "--results", ROOT / "results/cifar10.jsonl"), "none.json"),
     ],

@@ -239,6 +239,29 @@ def test_attention_masks_are_pasted_with_their_series() -> None:
     assert pasted.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
 
 
+def test_the_pixels_in_use_are_pasted_with_their_image_and_united_under_a_blend() -> None:
+    used = (torch.arange(8) < torch.tensor([[8], [5], [3], [8]])).long().unsqueeze(1).expand(B, 6, 8)
+    x = {"pixel_values": IMAGE, "pixel_mask": used}
+    plan = plan_of(CutMix())
+    pasted = CutMix(1.0, seed=3)(x, LABEL)[0]["pixel_mask"]
+    assert torch.equal(pasted, torch.where(plan.mask[:, 0], used, used[plan.partner]))
+    plan = plan_of(Mixup())
+    both = Mixup(1.0, seed=3)(x, LABEL)[0]["pixel_mask"]
+    assert torch.equal(both, used | used[plan.partner] * (plan.lam < 1).view(-1, 1, 1))
+    with pytest.raises(MixError, match=r"^x\.pixel_mask takes booleans or whole numbers, .*, got float32"):
+        Mixup(seed=0)({"pixel_values": IMAGE, "pixel_mask": used.float()}, LABEL)
+
+
+def test_a_mask_of_that_name_that_is_no_input_may_be_one_of_classes() -> None:
+    _, y = CutMix(1.0, seed=3)(IMAGE, {"pixel_mask": MAP})
+    plan = plan_of(CutMix())
+    assert torch.equal(y["pixel_mask"], torch.where(plan.mask[:, 0], MAP, MAP[plan.partner]))
+    with pytest.raises(
+        MixError, match=r"^pixel_mask takes a kind, as in kinds={'pixel_mask': 'segmentation'}"
+    ):
+        MIX.mix({"image": IMAGE, "pixel_mask": MAP})
+
+
 def test_videos_and_series_are_cut_by_one_mask() -> None:
     video = torch.rand(B, 3, 5, 6, 8, generator=G)
     plan = CutMix(1.0, seed=3).plan(video)
@@ -363,6 +386,7 @@ def test_bytes_to_be_normalised_are_not_told_to_become_floats(
     ("samples", "hint"),
     [
         (torch.zeros(B, 1, 50, dtype=torch.int16), r", such as x\.float\(\) / 32768"),
+        (torch.zeros(B, 1, 4, 5, 6, dtype=torch.int16), r", such as \(x\.float\(\) - low\) / \(high - low\)"),
         (torch.zeros(B, 9, dtype=torch.complex64), r", such as torch\.view_as_real\(x\)"),
         (torch.zeros(B, 9, dtype=torch.int64), r" \(TokenCutMix and TabularCutMix paste ids\)"),
     ],

@@ -151,6 +151,28 @@ def test_one_number_for_many_weights_is_refused_with_ways_out() -> None:
     assert "\n" not in message
 
 
+class Dice(nn.modules.loss._Loss):
+    """Has the ``reduction`` of its base class, and does not read it."""
+
+    def forward(self, output: Tensor, y: Tensor) -> Tensor:
+        return 1 - output.softmax(1).gather(1, y.unsqueeze(1)).mean()
+
+
+def test_a_reduction_that_is_not_read_has_ways_out_of_its_own() -> None:
+    with pytest.raises(MixError) as caught:
+        mixed_loss(Dice(), logits(), target())
+    message = str(caught.value)
+    assert message.startswith("loss_fn takes ")
+    assert "whatever its reduction" in message
+    assert "reduction='none'" not in message  # which its class would refuse
+    assert "per='batch'" in message
+    assert "CutMix" in message
+    assert "\n" not in message
+    one = target(0.75)
+    expected = 0.75 * Dice()(logits(), one.a) + 0.25 * Dice()(logits(), one.b)
+    torch.testing.assert_close(mixed_loss(Dice(), logits(), one), expected)
+
+
 def test_losses_of_another_number_of_rows_are_refused() -> None:
     with pytest.raises(MixError, match=r"^loss_fn takes .* got 8"):
         mixed_loss(lambda output, y: focal(output, y).repeat(2), logits(), target())
@@ -184,6 +206,25 @@ class Cooled(nn.CrossEntropyLoss):
 def test_what_derives_from_torchs_loss_takes_its_mean(options: dict[str, object]) -> None:
     loss = mixed_loss(Cooled(**options), logits(), target())
     torch.testing.assert_close(loss, F.cross_entropy(logits() / 2, target(), **options))
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "plain"),
+    [
+        (nn.CrossEntropyLoss(ignore_index=1), nn.CrossEntropyLoss(ignore_index=1)),
+        (nn.NLLLoss(torch.arange(1.0, 6).double()), nn.NLLLoss(torch.arange(1.0, 6).double())),
+        (MixUpLoss(nn.CrossEntropyLoss(ignore_index=1)), nn.CrossEntropyLoss(ignore_index=1)),
+        (Cooled(ignore_index=1), Cooled(ignore_index=1)),
+    ],
+    ids=["cross entropy", "likelihood", "wrapped", "derived"],
+)
+def test_a_compiled_loss_keeps_its_mean(loss_fn: Callable[..., Tensor], plain: Callable[..., Tensor]) -> None:
+    torch.compiler.reset()
+    y = torch.tensor([0, 1, 2, 1])
+    compiled = torch.compile(loss_fn, backend="eager")
+    for loss in (functools.partial(mixed_loss, compiled), MixUpLoss(compiled)):
+        torch.testing.assert_close(loss(logits(), MixedTarget(y, y.flip(0), 1.0)), plain(logits(), y))
+    torch.compiler.reset()
 
 
 def test_what_is_not_a_loss_is_refused() -> None:

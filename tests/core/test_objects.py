@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.ops import box_convert
 
 from batchmix import CutMix, MixError, MixPlan, Mixup, ResizeMix, TabularCutMix
 from batchmix.core.objects import mix_objects
@@ -254,9 +255,14 @@ def test_a_detection_batch_is_known_by_its_boxes_and_passes_through_a_mixer(mixe
             paste(0, 6, 4, 8),
         ),
         (
-            "targets[1]['boxes'] takes the format XYXY where images are pasted, got XYWH: torchvision's",
+            "targets[1]['boxes'] takes the format XYXY, as targets[0] has, got XYWH: torchvision's",
             images(of_torchvision("XYXY"), of_torchvision("XYWH")),
             paste(0, 6, 4, 8),
+        ),
+        (
+            "targets[0]['class_labels'] takes a tensor with an entry for each object",
+            [{"boxes": boxes((0, 0, 4, 4)), "class_labels": 3}] * 2,
+            blended(0.5, 0.5),
         ),
         (
             f"targets[1]['masks'] takes (N, {H}, {W}), the size of all images, got float32 tensor (1, 3, 4)",
@@ -319,11 +325,96 @@ def test_boxes_by_another_name_are_told_theirs(path: str, make: Any, got: str, c
 def test_boxes_that_say_their_form_are_taken_where_it_does_not_matter(form: str) -> None:
     targets = images(of_torchvision(form), of_torchvision(form))
     assert [len(part["boxes"]) for part in mix_objects(targets, blended(0.75, 0.5))] == [2, 2]
-    if form == "XYXY":
-        plain = images(of_torchvision(form).as_subclass(Tensor), of_torchvision(form).as_subclass(Tensor))
-        plan = paste(0, 6, 3, 8)
-        for got, wanted in zip(mix_objects(targets, plan), mix_objects(plain, plan), strict=True):
-            assert got["boxes"].tolist() == wanted["boxes"].tolist()
+    plain = images(of_torchvision(form).as_subclass(Tensor), of_torchvision(form).as_subclass(Tensor))
+    plan = paste(0, 6, 3, 8)
+    wanted = mix_objects(plain, plan, form=form.lower())
+    for given in (None, form.lower()):
+        for got, other in zip(mix_objects(targets, plan, form=given), wanted, strict=True):
+            assert got["boxes"].tolist() == other["boxes"].tolist()
+    if form != "XYXY":
+        with pytest.raises(
+            MixError, match=rf"^targets\[0\]\['boxes'\] takes the format XYXY, as form says, got {form}: "
+        ):
+            mix_objects(targets, plan, form="xyxy")
+
+
+def test_boxes_of_two_formats_are_not_joined() -> None:
+    for plan in (blended(0.75, 0.5), paste(0, 6, 3, 8)):
+        for other in (of_torchvision("CXCYWH"), boxes((2, 1, 4, 3))):
+            with pytest.raises(MixError, match=r"^targets\[1\].* takes the format XYWH, as targets\[0\] has"):
+                mix_objects(images(of_torchvision("XYWH"), other), plan)
+        joined = mix_objects(images(of_torchvision("XYWH"), boxes()), plan)  # of no rows: of any form
+        assert len(joined) == 2
+
+
+def written(pixels: Tensor, form: str, normalized: bool) -> Tensor:
+    """The oracle's way to write boxes, from left, top, right, bottom in pixels."""
+    out = box_convert(pixels.double(), "xyxy", form)
+    return (out / torch.tensor([W, H, W, H]) if normalized else out).float()
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("form", ["xyxy", "xywh", "cxcywh"])
+@pytest.mark.parametrize("resized", [False, True])
+def test_boxes_of_every_form_are_cut_as_corners_in_pixels_are(
+    form: str, normalized: bool, resized: bool
+) -> None:
+    corners = [
+        boxes((0, 0, 8, 6), (2, 1, 6, 3), (6.5, 2, 7, 5)),
+        boxes((1.5, 0.25, 4.75, 5.5), (-1, 2, 5, 7)),
+    ]
+    plan = paste(1, 5, 3, 8)
+    if resized:
+        plan = ResizeMix((0.5, 0.5), partner="roll", seed=0).plan(torch.rand(2, 3, H, W))
+    more = [{"area": torch.arange(1.0, len(each) + 1)} for each in corners]
+    plain = [{**one, **rest} for one, rest in zip(images(*corners), more, strict=True)]
+    other = [{**one, "boxes": written(one["boxes"], form, normalized)} for one in plain]
+    mixed = mix_objects(other, plan, form=form, normalized=normalized)
+    for got, wanted in zip(mixed, mix_objects(plain, plan), strict=True):
+        assert got["boxes"].dtype == torch.float32
+        torch.testing.assert_close(got["boxes"], written(wanted["boxes"], form, normalized))
+        assert len(got["boxes"]) > 1
+        for name in ("labels", "weights"):
+            assert torch.equal(got[name], wanted[name])
+        torch.testing.assert_close(got["area"], wanted["area"])
+
+
+@pytest.mark.parametrize("form", ["xywh", "cxcywh"])
+def test_images_that_are_not_mixed_keep_boxes_of_every_form_to_the_bit(form: str) -> None:
+    one = torch.rand(5, 4, generator=torch.Generator().manual_seed(0))
+    plan = paste(1, 5, 3, 8).only(torch.tensor([False, True]))
+    mixed = mix_objects(images(one, one), plan, form=form, normalized=True)
+    assert torch.equal(mixed[0]["boxes"], one)
+
+
+def test_whole_numbers_around_a_middle_become_floats() -> None:
+    whole = torch.tensor([[4, 3, 3, 3]])
+    mixed = mix_objects(images(whole, whole), paste(0, 6, 4, 8), form="cxcywh")
+    assert mixed[0]["boxes"].tolist() == [[3.25, 3, 1.5, 3], [4.75, 3, 1.5, 3]]
+
+
+def test_objects_without_weights_count_in_full() -> None:
+    targets = images(boxes((0, 0, 4, 4)), boxes((3, 3, 8, 6)))
+    for plan in (blended(0.75, 0.5), paste(0, 6, 4, 8), MixPlan.identity(2)):
+        wanted = mix_objects(targets, plan)
+        for got, other in zip(mix_objects(targets, plan, weighted=False), wanted, strict=True):
+            assert got.keys() == other.keys() - {"weights"}
+            assert torch.equal(got["boxes"], other["boxes"])
+    own = [{**one, "weights": torch.tensor([0.5])} for one in targets]  # which stay the objects' own
+    assert mix_objects(own, blended(0.75, 0.5), weighted=False)[0]["weights"].tolist() == [0.5, 0.5]
+
+
+def test_a_mixer_that_hands_boxes_on_goes_with_the_plan_that_it_replays() -> None:
+    """As DETR's labels have it: shares of the image, around a middle."""
+    x, mixer = torch.rand(2, 3, H, W), CutMix(1.0, seed=1)
+    labels = [
+        {"class_labels": torch.tensor([i]), "boxes": torch.tensor([[0.5, 0.5, 0.5, 1.0]])} for i in range(2)
+    ]
+    plan = mixer.plan(x)
+    _, y = mixer({"pixel_values": x}, {"labels": labels}, plan=plan, kinds={"y.labels": "pass"})
+    assert y["labels"] is labels
+    for got in mix_objects(labels, plan, form="cxcywh", normalized=True):
+        assert len(got["boxes"]) == len(got["class_labels"]) == len(got["weights"])
 
 
 def test_boxes_of_any_form_are_joined_where_images_are_blended() -> None:
@@ -353,3 +444,43 @@ def test_what_cannot_be_joined_is_named_in_one_line(change: Any, message: str) -
     targets, plan = change(images(boxes((1, 1, 4, 4)), boxes((0, 0, 2, 2))), blended(0.75, 0.5))
     with pytest.raises(MixError, match=f"^{message}$"):
         mix_objects(targets, plan)
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "message"),
+    [
+        (
+            {"form": "xywh"},
+            (1.0, 1, -2, 2),
+            r"left, top, width, height in pixels .*, got some whose width or",
+        ),
+        (
+            {"form": "cxcywh"},
+            (0.5, 0.5, 0.2, 0.2),
+            r"middle, width, height in pixels .*, got shares of the im",
+        ),
+        (
+            {"normalized": True},
+            (1.0, 1, 4, 5),
+            r"left, top, right, bottom in shares .*, got numbers up to 5$",
+        ),
+    ],
+)
+def test_boxes_that_are_not_of_the_form_given_are_refused(
+    options: dict[str, Any], rows: tuple[float, ...], message: str
+) -> None:
+    with pytest.raises(MixError, match=f"^targets takes boxes of {message}"):
+        mix_objects(images(boxes(rows), boxes(rows)), paste(0, 6, 4, 8), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"form": "yolo"}, r"^form takes one of 'xyxy', 'xywh', 'cxcywh', got 'yolo'$"),
+        ({"normalized": 1}, r"^normalized takes True or False, got 1$"),
+        ({"weighted": None}, r"^weighted takes True or False, got None$"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(MixError, match=message):
+        mix_objects(images(boxes(), boxes()), blended(0.5, 0.5), **options)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from batchmix import MixError
-from batchmix.core.saliency import fine_grained, maps_of, peaks
+from batchmix.core.saliency import _shifted_sums, fine_grained, maps_of, peaks
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_rng")
 
@@ -44,6 +45,22 @@ def test_the_map_is_that_of_plain_numpy(shape: tuple[int, ...]) -> None:
     assert maps.shape == (shape[0], *shape[2:])
     for image, found in zip(x, maps, strict=True):
         np.testing.assert_allclose(found.numpy(), expected_map(image.double().numpy()), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 8, 13])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_sums_that_are_deterministic_on_a_gpu_are_those_of_cumsum(side: int, axis: int) -> None:
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            names.add(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    names: set[str] = set()
+    values = torch.randint(9, (2, side, side), generator=torch.Generator().manual_seed(0)).float()
+    with Names():
+        sums = _shifted_sums(values, axis)
+    assert torch.equal(sums, values.cumsum(axis))  # whole numbers, which have no rounding
+    assert not {"cumsum", "scatter_add", "index_add", "put_"} & names
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.3])

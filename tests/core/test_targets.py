@@ -473,3 +473,21 @@ def test_what_only_a_tensor_has_says_what_to_use(name: str) -> None:
         getattr(ids(), name)
     with pytest.raises(AttributeError, match=r"^'MixedTarget' object has no attribute 'clamps'$"):
         ids().clamps  # noqa: B018
+
+
+def test_a_pipeline_cuts_targets_as_it_cuts_tensors() -> None:
+    """``torch.distributed.pipelining`` calls ``torch.tensor_split``."""
+    target = MixedTarget(torch.arange(5), torch.arange(5).flip(0), torch.linspace(0.5, 1, 5))
+    for cut in (3, [1, 4]):
+        parts = torch.tensor_split(target, cut)
+        for part, *tensors in zip(parts, *(torch.tensor_split(held, cut) for held in target), strict=True):
+            assert all(torch.equal(held, tensor) for held, tensor in zip(part, tensors, strict=True))
+
+
+def test_a_union_has_both_labels_where_both_have_a_weight() -> None:
+    a = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.5]])
+    b = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+    target = MixedTarget(a, b, torch.tensor([0.75, 1.0, 0.0]))
+    assert target.union().tolist() == [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 1.0, 1.0]]
+    with pytest.raises(MixError, match=r"^a takes floats for a union, .*, got "):
+        MixedTarget(torch.tensor([1]), torch.tensor([2]), 0.5).union()

@@ -352,3 +352,22 @@ def test_weighted_l1_loss_keeps_its_weights() -> None:
     own = random(2, 3, seed=2)
     loss = F.l1_loss(output, MixedTarget(own, own, 1.0), weight=weight)
     assert torch.equal(loss, F.l1_loss(output, own, weight=weight))
+
+
+@pytest.mark.parametrize("loss_fn", [F.nll_loss, nn.NLLLoss(), MixUpLoss(nn.NLLLoss())])
+@pytest.mark.parametrize("shape", [(4,), (4, 5)])
+def test_values_are_no_class_ids_for_a_likelihood_as_for_torchs(loss_fn: object, shape: tuple) -> None:
+    values = 2 * torch.ones(shape)
+    with pytest.raises(RuntimeError):
+        F.nll_loss(torch.zeros(4, 5), values)
+    with pytest.raises(MixError, match=r"^target takes class ids, whole numbers, for nll_loss, got float32"):
+        loss_fn(torch.zeros(4, 5), MixedTarget(values, values.flip(0), 0.5))
+
+
+@pytest.mark.parametrize("loss_fn", [F.cross_entropy, F.nll_loss])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_shapes_alone_have_a_loss(loss_fn: object, dtype: torch.dtype) -> None:
+    with torch.device("meta"):
+        output, y, lam = torch.zeros(4, 5, dtype=dtype), torch.arange(4), torch.full((4,), 0.5)
+    loss = loss_fn(output, MixedTarget(y, y, lam))
+    assert (loss.device.type, loss.dtype, loss.shape) == ("meta", dtype, ())

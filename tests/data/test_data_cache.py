@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from batchmix.data.cache import cache_dir
+from batchmix.data.cache import cache_dir, may_keep
 from batchmix.errors import DataError
 from batchmix.files import write_whole
 
@@ -81,3 +81,12 @@ def test_others_can_read_what_the_umask_lets_them(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("left", [".cifar10.bin.0123abcd.part", ".npm-x1y2.part"])
+def test_what_a_killed_fetch_left_does_not_make_a_folder_anothers(tmp_path: Path, left: str) -> None:
+    assert may_keep(tmp_path / "new")
+    (tmp_path / left).mkdir()
+    assert may_keep(tmp_path)
+    (tmp_path / "thesis.part").mkdir()
+    assert not may_keep(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from batchmix.data.decoding import decode_square, each, resize_all
+from batchmix.data.decoding import decode_crop, decode_square, each, resize_all
 from batchmix.errors import DataError
 
 
@@ -68,6 +68,17 @@ def test_the_exif_orientation_is_honoured(
     with Image.open(path) as image:
         full = _fitted(ImageOps.exif_transpose(image), 24)
     assert _difference(decode_square(path, 24), full) < 1
+
+
+@pytest.mark.parametrize("form", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage!", b"Exif\0\0MM"])
+def test_pixels_are_decoded_whatever_the_exif_is(exif: bytes, form: str, tmp_path: Path) -> None:
+    whole, damaged = tmp_path / f"whole.{form}", tmp_path / f"damaged.{form}"
+    _photo(80, 50).save(whole)
+    _photo(80, 50).save(damaged, exif=exif)
+    np.testing.assert_array_equal(decode_square(damaged, 24), decode_square(whole, 24))
+    crops = [decode_crop(path, 24, lambda width, height: (0, 0, width, height)) for path in (damaged, whole)]
+    np.testing.assert_array_equal(*crops)
 
 
 def _write(kind: str, path: Path) -> Path:

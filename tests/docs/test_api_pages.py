@@ -21,7 +21,7 @@ from batchmix.typing import Kind
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
 PAGES = sorted((ROOT / "docs" / "api").glob("*.rst"))
-PACKAGES = ("__init__", "typing", "data/__init__", "study/__init__")
+PACKAGES = ("__init__", "typing", "data/__init__", "pictures/__init__", "study/__init__")
 DIRECTIVE = re.compile(r"^\.\. (?P<kind>[a-z:]+):: (?P<name>[\w.]+)", re.MULTILINE)
 CANONICAL = re.compile(r"^\.\. py:type:: (\w+)\n +:canonical: (.+)$", re.MULTILINE)
 NAMING = {"autoclass", "autodata", "autoexception", "autofunction", "py:data", "py:type"}

@@ -16,11 +16,15 @@ import pytest
 import torch
 from made_up_folder import make_folder
 
+from batchmix.data.listing import list_images
 from batchmix.errors import DataError, MixError
 from batchmix.finetune import run as folder_run
+from batchmix.finetune import training as folder_training
 from batchmix.finetune.board import Board
 from batchmix.finetune.config import FolderConfig
+from batchmix.finetune.files import ImageFiles
 from batchmix.finetune.run import FolderOptions
+from batchmix.finetune.training import FolderTraining
 from batchmix.recipe import run as recipe_run
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.progress import Progress
@@ -105,6 +109,62 @@ def test_a_run_stops_after_the_step_in_which_it_is_asked_to(
     unbroken = train(tiny(epochs=4), out=tmp_path / "unbroken")
     assert unbroken is not None
     assert (folder / "log.jsonl").read_text() == (Path(unbroken["folder"]) / "log.jsonl").read_text()
+
+
+def test_dropout_follows_the_seed_and_a_resumed_run(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[float] = []
+
+    class Dropout(torch.nn.Module):
+        def __init__(self, net: torch.nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                drawn.append(torch.rand(()).item())
+            return self.net(x)
+
+    def with_dropout(*words: Any) -> Any:
+        net, mean, std = make_model(*words)
+        return Dropout(net), mean, std
+
+    def draws(run: Callable[[], Any]) -> list[float]:
+        drawn.clear()
+        run()
+        return [*drawn]
+
+    make_model = folder_training.make_model
+    monkeypatch.setattr(folder_training, "make_model", with_dropout)
+    first, second = (draws(lambda seed=seed: train(tiny(seed=seed), out=tmp_path / "a")) for seed in (0, 1))
+    assert len({*first, *second}) == 4
+    halves = draws(lambda: train(resume=stop(train, tmp_path / "stopped")))
+    assert halves == first
+
+
+@pytest.fixture
+def training(images: Path) -> FolderTraining:
+    """One that has not taken a step, of 16."""
+    listing = list_images(images)
+    files = ImageFiles(listing.folder, listing.train)
+    return FolderTraining(
+        tiny(epochs=8), files, listing.classes, torch.device("cpu", 0), world=World(), exact=True
+    )
+
+
+def test_a_shared_mix_is_drawn_where_the_training_is(training: FolderTraining) -> None:
+    assert training.order.device == torch.device("cpu", 0)
+
+
+def test_ranks_are_asked_between_reports_whether_to_stop(
+    training: FolderTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        folder_training.Stopping, "asked", lambda self, *, due: training.step == 3 and not due
+    )
+    assert [report.step for report in training.run(every=(100,))] == [0, 1, 2]  # an epoch has two
+    assert training.step == 3
 
 
 @pytest.mark.parametrize("steps", [2, 4])

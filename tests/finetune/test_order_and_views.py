@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from batchmix.errors import DataError, MixError
 from batchmix.finetune.config import FolderConfig
 from batchmix.finetune.files import ImageFiles
 from batchmix.finetune.order import Order
-from batchmix.finetune.views import Crop, Views, stream
+from batchmix.finetune.views import Crop, Views, lost_workers, stream
 from batchmix.scale.world import World
 
 
@@ -63,6 +64,19 @@ def test_parts_of_a_shared_mix_are_the_parts_of_the_whole(mix: str) -> None:
             assert torch.equal(mixed_with[real], target.b[world.share(7)][real])
 
 
+def test_a_shared_mix_is_drawn_on_the_device_of_the_images_as_in_one_process() -> None:
+    """A GPU's generator draws other numbers than the CPU's."""
+    drawn_on = []
+
+    class Watched(bm.Mixup):
+        def plan(self, x: torch.Tensor, y: torch.Tensor | None = None, *, step: int | None = None) -> Any:
+            drawn_on.append(x.device.type)
+            return super().plan(x.new_zeros(x.shape, device="cpu"), y, step=step)
+
+    Order(20, 7, 0, World(0, 2), Watched(0.4, seed=0), 16, torch.device("meta")).part(3)
+    assert drawn_on == ["meta"]
+
+
 def test_views_are_the_same_in_whatever_worker(files: ImageFiles) -> None:
     views = Views(files, 32, crop=0.3, flip=True)
     batches = [[(0, 0), (3, 0)], [(0, 1), (7, 1)]]
@@ -79,6 +93,19 @@ def test_a_broken_image_is_one_line_with_its_name(files: ImageFiles) -> None:
     with pytest.raises(DataError, match=files.path(4).name) as caught:
         list(stream(Views(files, 32), [[(4, 0)]], workers=1))
     assert "\n" not in str(caught.value)
+
+
+def test_memory_that_runs_out_is_not_a_broken_image(
+    files: ImageFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Views, "_decode", refused)
+    with pytest.raises(MemoryError):
+        list(stream(Views(files, 32), [[(4, 0)]], workers=0))
+    with pytest.raises(DataError, match=r"^memory ran out: [^\n]*--workers[^\n]*$"), lost_workers():
+        list(stream(Views(files, 32), [[(4, 0)]], workers=0))
 
 
 @pytest.mark.parametrize("shape", [(1000, 20), (20, 1000), (64, 64)])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import builtins
+import math
 import multiprocessing
+import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +19,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import reference
-from batchmix import CutMix, MixError, MixPlan, Mixup, blend
-from batchmix.kernels import cpu, fused, layout, pixels, team, threads
+from batchmix import CutMix, MixError, MixPlan, Mixup, Normalize, blend, kernel
+from batchmix.kernels import blocks, cpu, fused, layout, pixels, team, threads
+from batchmix.kernels.selected import Kernel
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -197,7 +202,7 @@ def test_images_are_normalised_and_mixed_at_once(dtype: torch.dtype, kind: str, 
     x = torch.randint(256, (5, 3, 9, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
     (partner, lam), mask = draw(5), some_mask(kind, 5)
-    assert cpu.can_mix_images(x, mask)
+    assert cpu.why_not_images(x, mask) is None
     mixed = cpu.mix_images(x, partner, lam, mask, mean=MEAN, std=STD, dtype=dtype)
     assert (mixed.dtype, mixed.stride()) == (dtype, x.stride())
     assert_bits(mixed, pixels.mix_images(x, partner, lam, mask, mean=MEAN, std=STD, dtype=dtype))
@@ -279,6 +284,39 @@ def test_the_default_device_is_not_asked_about_a_batch_on_the_cpu(shape: tuple[i
         results.append(mixed)
     for got, expected in zip(*results, strict=True):
         assert_bits(got, expected)
+
+
+WINDOWS = {
+    "signals": ((4, 30), (1, 1)),
+    "series": ((4, 3, 20), (4, 20, 1)),
+    "images": ((4, 3, 9, 7), (21, 63, 7, 1)),
+    "channels last": ((4, 3, 9, 7), (21, 1, 21, 3)),
+    "all the same": ((4, 3, 9, 7), (0, 1, 21, 3)),
+}
+
+
+@needs_numba
+@pytest.mark.parametrize("name", ["numba", "torch", "auto"])
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_windows_that_overlap_are_mixed_each_for_itself(
+    windows: str, name: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "SMALLEST", 0)
+    shape, strides = WINDOWS[windows]
+    x, other = (noise(400, seed=seed).as_strided(shape, strides) for seed in (0, 1))
+    parts = (*draw(4), box_mask(4) if len(shape) == 4 else None)
+    plan, before = MixPlan(*parts), x.clone()
+    with kernel(name):
+        assert_bits(blend(x, plan), eager(x, *parts))
+        assert_bits(blend(x, plan, other=other), eager(x, *parts, other))
+        apart = torch.empty_strided(shape, (math.prod(shape[1:]), *strides[1:]))
+        assert_bits(blend(x, plan, out=apart), eager(x, *parts))
+        assert torch.equal(x, before)
+        if len(shape) > 2:
+            images = torch.arange(400).mul(7).to(torch.uint8).as_strided(shape, strides)
+            mixed = blend(images, plan, normalize=Normalize(MEAN, STD))
+            separate = images.clone(memory_format=torch.contiguous_format)
+            assert_bits(mixed, blend(separate, plan, normalize=Normalize(MEAN, STD)))
 
 
 @needs_numba
@@ -391,7 +429,7 @@ def test_without_numba_the_plain_operations_are_left(monkeypatch: pytest.MonkeyP
     try:
         x, (partner, lam) = noise(5, 3, 9, 7), draw(5)
         assert not cpu.can_mix(x, partner, lam)
-        assert not cpu.can_mix_images(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+        assert cpu.why_not_images(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)) is not None
         assert_bits(blend(x, MixPlan(partner, lam)), eager(x, partner, lam))
     finally:
         cpu.loops.cache_clear()
@@ -423,3 +461,32 @@ assert torch.equal(cpu.mix(x, partner, lam), torch.lerp(x[partner], x, lam[:, No
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120
     )
     assert ran.returncode == 0, ran.stderr
+
+
+@needs_numba
+def test_a_loop_that_was_kept_is_not_used_once_another_file_that_it_is_made_of_has_changed(
+    tmp_path: Path,
+) -> None:
+    package = Path(cpu.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "batchmix", ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import numpy as np; from batchmix.kernels.loss_loops import largest_of;"
+        "print(largest_of(np.array([1, 5, 3], np.uint16), 0, 3), sum(largest_of.stats.cache_hits.values()))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+
+    def largest() -> tuple[float, int]:
+        ran = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120
+        )
+        value, hits = ran.stdout.split() or pytest.fail(ran.stderr)
+        return float(value), int(hits)
+
+    value, hits = largest()
+    assert hits == 0
+    assert largest() == (value, 1)
+    source = tmp_path / "batchmix" / "kernels" / "loops.py"
+    before = source.read_text()
+    source.write_text(before.replace("word(16)), single)", "word(17)), single)"))
+    assert source.read_text() != before
+    assert largest()[0] != value

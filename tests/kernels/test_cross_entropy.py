@@ -49,7 +49,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
-    for name in ("cross_entropy", "_gradient", "_gradient_in_steps"):
+    for name in ("cross_entropy", "_gradient", "gradient_in_steps"):
         monkeypatch.setattr(fused, name, watched(name))
     return ran
 
@@ -323,7 +323,34 @@ def test_a_second_derivative_comes_from_plain_operations(calls: list[str]) -> No
     exact_gradient.square().sum().backward()
     assert_near(gradient.detach(), exact_gradient.detach())
     assert_near(logits.grad, exact.grad)
-    assert calls == ["cross_entropy", "_gradient_in_steps"]
+    assert calls == ["cross_entropy", "gradient_in_steps"]
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("value", [float("nan"), INF, -INF])
+def test_a_row_that_does_not_count_and_has_no_softmax_is_as_in_torch(
+    value: float, label_smoothing: float
+) -> None:
+    labels, other = torch.tensor([1, IGNORED, 2]), torch.tensor([2, IGNORED, 0])
+    results = []
+    for target in (labels, MixedTarget(labels, other, 0.3)):
+        for create_graph in (False, True):
+            logits = some_logits(3, 5)
+            logits[1] = value
+            loss = F.cross_entropy(logits.requires_grad_(), target, label_smoothing=label_smoothing)
+            (gradient,) = torch.autograd.grad(loss, logits, create_graph=create_graph)
+            results.append((loss.isfinite().item(), gradient.isnan().tolist()))
+    assert all(result == results[0] for result in results)
+
+
+def test_logits_that_overlap_have_the_gradient_of_those_that_do_not(calls: list[str]) -> None:
+    memory, target = some_logits(1, 300)[0], some_target(9, 10)
+    exact = expected(memory.unfold(0, 10, 1)[:9], target)[1]
+    for logits in (memory.unfold(0, 10, 1)[:9], memory.unfold(0, 10, 1)[:9].contiguous()):
+        assert_near(loss_and_gradient(logits, target)[1], exact)
+    same = memory[:10].expand(9, 10)
+    assert_near(loss_and_gradient(same, target)[1], expected(same, target)[1])
+    assert calls == ["cross_entropy", "_gradient"] * 3
 
 
 def test_several_gradients_at_once_come_from_plain_operations(calls: list[str]) -> None:
@@ -332,7 +359,7 @@ def test_several_gradients_at_once_come_from_plain_operations(calls: list[str]) 
     (batched,) = torch.autograd.grad(loss, logits, torch.eye(9), is_grads_batched=True, retain_graph=True)
     one_by_one = [torch.autograd.grad(loss, logits, row, retain_graph=True)[0] for row in torch.eye(9)]
     torch.testing.assert_close(batched, torch.stack(one_by_one))
-    assert calls == ["cross_entropy", "_gradient_in_steps", *["_gradient"] * 9]
+    assert calls == ["cross_entropy", "gradient_in_steps", *["_gradient"] * 9]
 
 
 def test_logits_overwritten_before_the_backward_pass_are_an_error() -> None:

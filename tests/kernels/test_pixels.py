@@ -128,7 +128,7 @@ def test_torch_takes_what_the_loops_do_not() -> None:
     (partner, lam), mask = draw(6), MASKS["soft"].expand(6, 3, 9, 7)
     gaps, turned = images(6, 3, 9, 14)[..., ::2], images(3, 6, 9, 7).transpose(0, 1)
     for x in (gaps, turned):
-        assert not cpu.can_mix_images(x)
+        assert cpu.why_not_images(x) is not None
         mixed = pixels.mix_images(x, partner, lam, mask, mean=MEAN, std=STD)
         assert_within_one_ulp(mixed, exact(x, partner, lam, mask))
 
@@ -166,6 +166,17 @@ def test_on_other_devices_too_the_wide_values_are_those_of_some_rows(
     got = pixels.mix_images(x, *drawn, mean=MEAN, std=STD)
     assert (got.shape, got.dtype, got.device.type) == (x.shape, torch.float32, "meta")
     assert rows == [2, 2, 2]
+
+
+def test_constants_that_every_stream_reads_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[bool] = []
+    monkeypatch.setattr(Tensor, "pin_memory", lambda x: x)
+    monkeypatch.setattr(Tensor, "to", lambda x, _, non_blocking=False: waits.append(not non_blocking) or x)
+    pixels._constants.__wrapped__(MEAN, STD, torch.device("cuda"), torch.float32)
+    assert all(waits)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # which keeps nothing
+    pixels._constants.__wrapped__(MEAN, STD, torch.device("cuda"), torch.float32)
+    assert not all(waits)
 
 
 @pytest.mark.gpu

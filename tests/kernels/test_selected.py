@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -84,6 +85,18 @@ def test_blocks_of_many_threads_do_not_undo_one_another() -> None:
     assert wrong == []
     assert len(selected._named) == 0
     assert selected.current() == "auto"
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_a_child_names_a_kernel_whatever_the_parent_held_as_it_was_forked() -> None:
+    child = multiprocessing.get_context("fork").Process(target=bm.kernel, args=("torch",))
+    with selected._lock:  # as another thread holds it
+        child.start()
+    child.join(20)
+    exitcode = child.exitcode
+    child.kill()
+    assert exitcode == 0
 
 
 def test_names_without_a_block_do_not_pile_up() -> None:
@@ -201,18 +214,18 @@ def test_compiled_code_is_torchs() -> None:
 
 
 def test_another_kernel_of_the_same_form_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the Triton kernels, which need no ``why_not``."""
+    """A stand-in for the Triton kernels."""
 
     class Gpu:
-        taken = True
+        reason: str | None = None
 
         @classmethod
-        def can_mix(cls, *args: Any, **kwargs: Any) -> bool:
-            return cls.taken
+        def why_not(cls, *args: Any, **kwargs: Any) -> str | None:
+            return cls.reason
 
         @classmethod
-        def can_mix_images(cls, *args: Any, **kwargs: Any) -> bool:
-            return cls.taken
+        def why_not_images(cls, *args: Any, **kwargs: Any) -> str | None:
+            return cls.reason
 
         @staticmethod
         def mix(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -226,13 +239,10 @@ def test_another_kernel_of_the_same_form_is_asked(monkeypatch: pytest.MonkeyPatc
     with bm.kernel("triton"):
         assert torch.equal(bm.blend(X, PLAN), X + 1)
         assert torch.equal(bm.blend(IMAGES, PLAN, normalize=NORMALIZE), IMAGES + 2)
-        Gpu.taken = False
-        with pytest.raises(
-            bm.MixError, match=r"^kernel takes 'auto' or 'torch' for a call of this kind or size, "
-        ):
-            bm.blend(X, PLAN)
-        with pytest.raises(
-            bm.MixError, match=r"^kernel takes 'auto' or 'torch' for a call of this kind, got"
-        ):
-            bm.blend(IMAGES, PLAN, normalize=NORMALIZE)
+        Gpu.reason = "a call of this kind"
+        for normalize, x in ((None, X), (NORMALIZE, IMAGES)):
+            with pytest.raises(
+                bm.MixError, match=r"^kernel takes 'auto' or 'torch' for a call of this kind, got"
+            ):
+                bm.blend(x, PLAN, normalize=normalize)
     assert torch.equal(bm.blend(X, PLAN), bm.blend(X.clone(), PLAN))  # on a CPU it is not asked unnamed

@@ -36,8 +36,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @pytest.fixture(autouse=True)
 def any_size(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Small batches count as large, and are cut into many blocks."""
-    monkeypatch.setattr(gpu, "SMALLEST", 0)
+    """Small batches are cut into many blocks."""
     monkeypatch.setattr(gpu, "CONFIGS", (launching.Config(128, 4), launching.Config(256, 4)))
     monkeypatch.setattr(gpu, "CONFIGS_IN_PLACE", (launching.Config(128, 4),))
     return
@@ -56,6 +55,10 @@ def draw(rows: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(rows)
     partner, lam = torch.randperm(rows, generator=generator), torch.rand(rows, generator=generator)
     return partner.to(DEVICE), lam.to(DEVICE)
+
+
+def takes(*args: Tensor | None, **kwargs: Tensor) -> bool:
+    return gpu.why_not(*args, **kwargs) is None
 
 
 def some_mask(kind: str, rows: int, height: int = 9, width: int = 7) -> Tensor | None:
@@ -121,7 +124,7 @@ def test_results_are_those_of_torch(dtype: torch.dtype, kind: str, channels_last
         if channels_last:
             x, other = (image.contiguous(memory_format=torch.channels_last) for image in (x, other))
         (partner, lam), mask, before = draw(rows), some_mask(kind, rows), x.clone()
-        assert gpu.can_mix(x, partner, lam, mask)
+        assert takes(x, partner, lam, mask)
         mixed = gpu.mix(x, partner, lam, mask)
         assert_mixed(mixed, x, partner, lam, mask)
         assert mixed.stride() == x.stride()
@@ -131,7 +134,7 @@ def test_results_are_those_of_torch(dtype: torch.dtype, kind: str, channels_last
         torch.testing.assert_close(mixed.cpu().double(), exact, rtol=room, atol=room)
 
         buffer = torch.full_like(x, 7)
-        assert gpu.can_mix(x, partner, lam, mask, other=other, out=buffer)
+        assert takes(x, partner, lam, mask, other=other, out=buffer)
         assert gpu.mix(x, partner, lam, mask, other=other, out=buffer) is buffer
         assert_mixed(buffer, x, partner, lam, mask, other)
         place = x.clone(memory_format=torch.preserve_format)
@@ -152,7 +155,7 @@ def test_in_place_nothing_is_read_after_it_was_written(
             monkeypatch.setattr(gpu, "ROWS_IN_PLACE", limit)
             for mates in (partner, torch.zeros_like(partner)):  # a permutation; and one partner for all
                 place = x.clone(memory_format=torch.preserve_format)
-                assert gpu.can_mix(place, mates, lam, mask, out=place)
+                assert takes(place, mates, lam, mask, out=place)
                 assert gpu.mix(place, mates, lam, mask, out=place) is place
                 assert_mixed(place, x, mates, lam, mask)
 
@@ -163,7 +166,7 @@ SHAPES = [(5,), (1,), (2, 0), (0, 3), (3, 1), (4, 1025), (7, 3, 2, 5, 3), (130, 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_shape_is_mixed(shape: tuple[int, ...]) -> None:
     x, (partner, lam) = noise(*shape), draw(shape[0])
-    assert gpu.can_mix(x, partner, lam)
+    assert takes(x, partner, lam)
     assert_mixed(gpu.mix(x, partner, lam), x, partner, lam)
     place = x.clone()
     assert_mixed(gpu.mix(place, partner, lam, out=place), x, partner, lam)
@@ -183,7 +186,7 @@ def test_rows_may_lie_apart_share_memory_or_start_anywhere() -> None:
     shifted = noise(5 * 189 + 3)[3:].view(5, 3, 9, 7)
     transposed = noise(5, 7, 9, 3).transpose(1, 3)
     for x in (wide[::2], wide[3:8], noise(1, 3, 9, 7).expand(5, 3, 9, 7), shifted, transposed):
-        assert gpu.can_mix(x, partner, lam)
+        assert takes(x, partner, lam)
         assert_mixed(gpu.mix(x, partner, lam), x, partner, lam)
     one_lam = lam[:1].expand(5)
     assert_mixed(gpu.mix(wide[::2], partner, one_lam), wide[::2], partner, one_lam)
@@ -191,6 +194,18 @@ def test_rows_may_lie_apart_share_memory_or_start_anywhere() -> None:
     gpu.mix(place[::2], partner, lam, mask, out=place[::2])
     assert_mixed(place[::2], wide[::2], partner, lam, mask)
     assert torch.equal(place[1::2], untouched)
+
+
+def test_windows_that_overlap_are_mixed_each_for_itself() -> None:
+    memory, (partner, lam), bytes_ = noise(400), draw(5), some_images(400)
+    for shape, strides in [((5, 30), (1, 1)), ((5, 3, 20), (4, 20, 1)), ((5, 3, 4, 5), (7, 1, 15, 3))]:
+        x, images = memory.as_strided(shape, strides), bytes_.as_strided(shape, strides)
+        assert takes(x, partner, lam)
+        assert_mixed(gpu.mix(x, partner, lam), x, partner, lam)
+        if len(shape) > 2:
+            mixed = gpu.mix_images(images, partner, lam, mean=MEAN, std=STD)
+            apart = images.clone(memory_format=torch.contiguous_format)
+            torch.testing.assert_close(mixed, gpu.mix_images(apart, partner, lam, mean=MEAN, std=STD))
 
 
 def test_rows_are_reached_beyond_32_bits() -> None:
@@ -230,7 +245,7 @@ def test_images_are_normalised_and_mixed_at_once(dtype: torch.dtype, kind: str, 
     x = some_images(5, 3, 9, 7)
     x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
     (partner, lam), mask = draw(5), some_mask(kind, 5)
-    assert gpu.can_mix_images(x, mask)
+    assert gpu.why_not_images(x, mask) is None
     mixed = gpu.mix_images(x, partner, lam, mask, mean=MEAN, std=STD, dtype=dtype)
     assert (mixed.dtype, mixed.stride()) == (dtype, x.stride())
     expected = pixels.mix_images(x, partner, lam, mask, mean=MEAN, std=STD, dtype=dtype)
@@ -238,7 +253,7 @@ def test_images_are_normalised_and_mixed_at_once(dtype: torch.dtype, kind: str, 
     room = 0.0 if exact else 2 * torch.finfo(dtype).eps
     torch.testing.assert_close(mixed, expected, rtol=room, atol=0 if exact else 1e-6)
     buffer = torch.zeros_like(mixed)
-    assert gpu.can_mix_images(x, mask, out=buffer)
+    assert gpu.why_not_images(x, mask, out=buffer) is None
     again = gpu.mix_images(x, partner, lam, mask, mean=MEAN, std=STD, dtype=dtype, out=buffer)
     assert again is buffer
     assert torch.equal(again, mixed)
@@ -268,33 +283,31 @@ def test_what_torch_has_to_see_is_left_to_torch(monkeypatch: pytest.MonkeyPatch)
     learned = x.clone().requires_grad_()
     assert gpu.why_not(learned, partner, lam) == "gradients"
     with torch.no_grad():
-        assert gpu.can_mix(learned, partner, lam)
+        assert takes(learned, partner, lam)
         assert_mixed(gpu.mix(learned, partner, lam), x, partner, lam)
-    assert not gpu.can_mix(x, partner, lam.clone().requires_grad_())
+    assert not takes(x, partner, lam.clone().requires_grad_())
     assert gpu.why_not(x.as_subclass(Labelled), partner, lam) == "a subclass of Tensor"
-    assert not gpu.can_mix(x.to("meta"), partner, lam)
+    assert not takes(x.to("meta"), partner, lam)
     assert gpu.why_not(x.int(), partner, lam) == "samples of torch.int32"
-    assert not gpu.can_mix(x, partner, lam, other=x.double())
-    assert not gpu.can_mix(x, partner, lam, out=x.contiguous(memory_format=torch.channels_last))
-    assert not gpu.can_mix(x[:, :, ::2], partner, lam)
-    assert not gpu.can_mix(x, partner, lam, mask.expand(4, 3, 9, 7))
+    assert not takes(x, partner, lam, other=x.double())
+    assert not takes(x, partner, lam, out=x.contiguous(memory_format=torch.channels_last))
+    assert not takes(x[:, :, ::2], partner, lam)
+    assert not takes(x, partner, lam, mask.expand(4, 3, 9, 7))
     assert gpu.why_not(x, partner, lam, mask.int()) == "a mask of torch.int32"
-    assert not gpu.can_mix(torch.complex(x, x).conj().imag, partner, lam)
+    assert not takes(torch.complex(x, x).conj().imag, partner, lam)
     with FakeTensorMode():
-        assert not gpu.can_mix(x, partner, lam)
+        assert not takes(x, partner, lam)
     with forward_ad.dual_level():
-        assert not gpu.can_mix(x, partner, lam)
+        assert not takes(x, partner, lam)
     answers = []
-    torch.func.vmap(lambda row: (answers.append(gpu.can_mix(row, partner, lam)), row)[1])(x[None])
+    torch.func.vmap(lambda row: (answers.append(takes(row, partner, lam)), row)[1])(x[None])
     assert answers == [False]
     memory = noise(5, 6)
-    assert not gpu.can_mix(memory[:4], partner, lam, out=memory[1:])
+    assert not takes(memory[:4], partner, lam, out=memory[1:])
     assert gpu.why_not_images(some_images(4, 3, 9, 7), mask) is None
     assert gpu.why_not_images(x, mask) == "samples of torch.float32"
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert not gpu.can_mix(x, partner, lam)
-    monkeypatch.undo()
-    assert not gpu.can_mix(x, partner, lam)  # 3 KB are not worth a call
+    assert not takes(x, partner, lam)
 
 
 def test_autograd_notices_what_is_written() -> None:
@@ -319,7 +332,7 @@ def test_a_graph_replays_with_new_values_and_nothing_waits(in_place: bool) -> No
         gpu.mix(x, partner, lam, out=out)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        assert gpu.can_mix(x, partner, lam, out=out)
+        assert takes(x, partner, lam, out=out)
         gpu.mix(x, partner, lam, out=out)
     for seed in (1, 2):
         fresh = noise(8, 3, 32, 32, seed=seed)

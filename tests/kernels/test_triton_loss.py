@@ -142,9 +142,24 @@ def test_what_has_no_loss_is_nan_as_in_torch(value: float) -> None:
     assert gradient.isnan().any(1).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_row_that_does_not_count_and_has_no_softmax_is_as_in_torch(value: float) -> None:
+    logits, a, b, lam = make(3, 5)
+    logits[1], a[1], b[1] = value, -100, -100
+    logits.requires_grad_()
+    (by_torch,) = torch.autograd.grad(F.cross_entropy(logits, a), logits)
+    for create_graph in (False, True):
+        loss = gpu_loss.cross_entropy(logits, a, b, lam)
+        (gradient,) = torch.autograd.grad(loss, logits, create_graph=create_graph)
+        assert loss.isfinite()
+        assert gradient.isnan().tolist() == by_torch.isnan().tolist()
+
+
 def test_memory_may_lie_in_any_order() -> None:
     logits, a, b, lam = make(6, 5)
-    for other in (logits.t().contiguous().t(), logits.repeat(1, 2)[:, ::2], logits[:1].expand(6, 5)):
+    windows = logits.flatten().unfold(0, 5, 1)[:6]
+    turned, apart = logits.t().contiguous().t(), logits.repeat(1, 2)[:, ::2]
+    for other in (turned, apart, windows, logits[:1].expand(6, 5)):
         check((other, a, b, lam[:1].expand(6)))
     check((logits, a[:1].expand(6), b.int().long(), lam))
     narrow, mates = a.to(torch.uint8), b.to(torch.uint8)

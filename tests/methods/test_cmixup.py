@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 from torch.nn import functional as F
 
+import batchmix as bm
 import reference
 from batchmix.methods.cmixup import CMixup, sample_near
 from refusals import assert_named
@@ -67,6 +68,22 @@ def test_targets_are_values_and_the_loss_stays() -> None:
     a, b, lam = target
     output, rows = x.sum(1, keepdim=True), lam.unsqueeze(1)
     torch.testing.assert_close(loss, (rows * (output - a) ** 2 + (1 - rows) * (output - b) ** 2).mean())
+
+
+def test_the_published_form_of_any_loss_is_that_of_blended_labels_as_the_card_says() -> None:
+    mixer = CMixup(alpha=2.0, sigma=1.0, seed=0)
+    expected, (a, b, lam) = CMixup(alpha=2.0, sigma=1.0, seed=0)(X, Y)
+    plan = mixer.plan(X, Y)
+    x, y = bm.blend(X, plan), bm.blend(Y, plan)
+    torch.testing.assert_close(x, expected)
+    torch.testing.assert_close(y, lam * a + (1 - lam) * b)
+    grid = torch.linspace(float(Y.min()), float(Y.max()), 4001).unsqueeze(1)
+    pair = lam * (grid - a).abs() + (1 - lam) * (grid - b).abs()  # the other form, of an absolute error
+    torch.testing.assert_close(grid[pair.argmin(0), 0], torch.where(lam > 0.5, a, b), rtol=0, atol=2e-3)
+    output = torch.zeros(len(Y), requires_grad=True)
+    (two,) = torch.autograd.grad(F.mse_loss(output, bm.MixedTarget(a, b, lam)), output)
+    (one,) = torch.autograd.grad(F.mse_loss(output, y), output)
+    torch.testing.assert_close(two, one)
 
 
 def test_lam_is_of_each_sample_or_of_the_batch() -> None:

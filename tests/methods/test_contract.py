@@ -292,3 +292,14 @@ def test_a_generator_of_the_device_draws_there(method: type[Mixer]) -> None:
     torch.testing.assert_close(mixed.cpu().double(), expected_of(method, x.cpu(), one.to("cpu")))
     assert torch.equal(target.lam, one.lam)
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_the_rank_that_is_given_tells_the_draws(method: type[Mixer], monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = samples(method, 8, torch.float32), targets(method, 8)
+
+    def drawn(told: str, given: int | None) -> Tensor:
+        monkeypatch.setenv("RANK", told)
+        return make(method, seed=1, rank=given).plan(x, y).lam
+
+    assert torch.equal(drawn("5", given=2), drawn("2", given=None))
+    assert any(not torch.equal(drawn("5", given=None), drawn(str(told), given=None)) for told in range(5))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from batchmix import CutMix, MixError, Mixup, SmoothMix
+from batchmix import Choice, CutMix, MixError, Mixup, SmoothMix
 from batchmix.mixer import Mixer
 
 X = torch.rand(8, 3, 16, 24, generator=torch.Generator().manual_seed(0))
@@ -80,3 +80,49 @@ def test_between_two_batches_masks_of_places_are_refused_where_images_are_pasted
     ):
         mixer.between(one, two)
     assert Mixup(0.4, seed=0).between(one, two)[1].shape == (2, 8, 8)
+
+
+def test_with_three_axes_a_cuboid_of_the_volume_is_cut() -> None:
+    x = torch.rand(6, 1, 8, 10, 12, generator=torch.Generator().manual_seed(0))
+    organs = torch.randint(4, (6, 8, 10, 12), generator=torch.Generator().manual_seed(1))
+    cutmix = CutMix(1.0, axes=3, partner="roll", seed=0)
+    plan = cutmix.plan(x)
+    assert plan.mask.shape == (6, 1, 8, 10, 12)
+    for place, mask in enumerate(plan.mask):
+        cut = (~mask[0]).nonzero()
+        sides = cut.amax(0) - cut.amin(0) + 1 if len(cut) else torch.zeros(3).long()
+        assert len(cut) == sides.prod()  # a cuboid, nothing missing
+        assert float(plan.lam[place]) == pytest.approx(1 - len(cut) / (8 * 10 * 12))
+    assert any(0 < int((~mask[0]).any(1).any(1).sum()) < 8 for mask in plan.mask)  # of some slices alone
+    mixed, masks = cutmix(x, organs, plan=plan)
+    assert torch.equal(mixed, torch.where(plan.mask, x, x[plan.partner]))
+    assert torch.equal(masks, torch.where(plan.mask[:, 0], organs, organs[plan.partner]))
+
+
+def test_without_a_word_the_box_of_a_video_is_the_same_in_every_frame() -> None:
+    x = torch.rand(6, 3, 8, 10, 12, generator=torch.Generator().manual_seed(0))
+    frames = CutMix(1.0, seed=0)(x, torch.arange(6))[0]
+    assert torch.equal(frames, CutMix(1.0, axes=2, seed=0)(x, torch.arange(6))[0])
+    assert torch.equal(
+        CutMix(1.0, seed=0)(x[..., 0, 0], Y[:6])[0], CutMix(1.0, axes=1, seed=0)(x[..., 0, 0], Y[:6])[0]
+    )
+
+
+def test_a_choice_cuts_boxes_and_cuboids_of_the_same_volumes() -> None:
+    x = torch.rand(8, 1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    choice = Choice({CutMix(1.0, axes=3): 0.5, CutMix(1.0): 0.5}, per="sample", seed=0)
+    plan = choice.plan(x)
+    assert torch.equal(choice(x, Y, plan=plan)[0], torch.where(plan.mask, x, x[plan.partner]))
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        (3, r"^x takes \(B, C, D, H, W\), all >= 1, got "),
+        (4, "^axes takes a whole number from 1 to 3, got 4"),
+        (0, "^axes takes a whole number from 1 to 3, got 0"),
+    ],
+)
+def test_a_box_has_the_axes_that_there_are(axes: int, message: str) -> None:
+    with pytest.raises(MixError, match=message):
+        CutMix(1.0, axes=axes, seed=0)(X, Y)

@@ -118,6 +118,12 @@ def test_weights_are_finite_for_any_level_and_lam(alpha: float, seed: int, loud:
     assert mixed.isfinite().all()
 
 
+@pytest.mark.parametrize("rate", [None, 16000])
+def test_shapes_alone_have_a_level(rate: int | None) -> None:
+    level = sound_level(torch.zeros(2, 8000, device="meta"), rate)
+    assert (level.device.type, level.shape) == ("meta", (2,))
+
+
 def test_levels_do_not_depend_on_the_default_dtype() -> None:
     wave = torch.randn(2, 400, generator=torch.Generator().manual_seed(0))
     level = sound_level(wave, 8000)

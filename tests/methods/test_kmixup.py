@@ -74,6 +74,30 @@ def test_between_two_batches_groups_are_random_and_matched() -> None:
     assert len(drawn) == 5
 
 
+@pytest.mark.parametrize(("size", "k"), [(12, 4), (11, 3), (6, 100)])
+def test_between_two_batches_a_group_that_is_matched_has_one_lam(size: int, k: int) -> None:
+    one, other = X[:size], torch.rand(12, 2, 3, generator=torch.Generator().manual_seed(1))[:size]
+    for seed in range(5):
+        kmixup = KMixup(1.0, k=k, seed=seed)
+        for _ in range(2):  # of every step
+            (_, partners, lam) = kmixup.between((one, Y[:size]), (other, Y[:size]))[1]
+            assert len(lam.unique()) == -(-size // k)
+            for value in lam.unique():
+                rows = (lam == value).nonzero().flatten().tolist()
+                theirs = partners[rows].tolist()
+                cost = sum(
+                    float((one[i] - other[j]).square().sum()) for i, j in zip(rows, theirs, strict=True)
+                )
+                assert cost == pytest.approx(reference.transport_cost(one, other, rows, theirs), rel=1e-5)
+
+
+def test_small_distances_between_large_values_count_in_large_groups() -> None:
+    order = torch.arange(40)
+    x = 1e4 + order.view(40, 1) / 16  # above 25 rows a matrix product would take their distances for 0
+    other = x.flip(0) + 1 / 64
+    assert torch.equal(match(x, other, order, order, 40), order.flip(0))
+
+
 def test_matching_takes_any_scale_dtype_and_one_number_a_sample() -> None:
     x = torch.tensor([0.0, 10.0, 20.0, 30.0])
     assert match(x, x.flip(0) + 1, torch.arange(4), torch.arange(4), 4).tolist() == [3, 2, 1, 0]

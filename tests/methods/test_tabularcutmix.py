@@ -112,6 +112,12 @@ def test_integers_are_refused_by_what_blends() -> None:
         Mixup(seed=0)((IDS, NUMBERS), Y)
 
 
+@pytest.mark.parametrize("y", [Y, IDS, IDS.unsqueeze(1)])
+def test_columns_are_no_positions_for_class_ids(y: torch.Tensor) -> None:
+    with pytest.raises(MixError, match=r"^y: class ids of positions take [^\n]*, got [^\n]*$"):
+        TabularCutMix(seed=0)(NUMBERS, y, kinds={"y": "segmentation"})
+
+
 @pytest.mark.parametrize(
     ("argument", "call"),
     [

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from batchmix import CutMix, MixedTarget, MixError, MixPlan, Mixup
 from batchmix.core.attention import reweigh
+from batchmix.methods.smoothmix import SmoothMix
 from batchmix.methods.transmix import TransMix
 
 X = torch.rand(8, 3, 32, 48, generator=torch.Generator().manual_seed(0))
@@ -87,6 +88,15 @@ def test_a_plan_without_positions_keeps_its_target() -> None:
     plan = Mixup(1.0, seed=0).plan(X)
     target = MixedTarget.from_plan(Y, plan)
     assert reweigh(target, plan, attention(8, 24)) is target
+
+
+def test_a_plan_with_a_soft_mask_is_weighed_too_as_the_card_says() -> None:
+    plan = SmoothMix(partner="roll", seed=0).plan(X)
+    target = MixedTarget.from_plan(Y, plan)
+    seen = torch.zeros(8, 24)
+    seen[:, 0] = 1
+    corner = plan.mask[:, 0, : X.shape[2] // 4, : X.shape[3] // 6].mean((1, 2))
+    torch.testing.assert_close(reweigh(target, plan, seen).lam, corner)
 
 
 def test_no_gradient_goes_through_the_weights_and_no_attention_keeps_them() -> None:

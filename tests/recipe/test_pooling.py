@@ -37,6 +37,13 @@ def test_infinities_and_numbers_that_are_none():
     assert_as_torch(with_no_numbers())
 
 
+def test_a_second_derivative_is_refused_and_not_left_out():
+    x = batch(2, 8, 6, 6).requires_grad_()
+    (gradient,) = torch.autograd.grad(max_pool(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_no_result_depends_on_the_number_of_threads():
     x, above = batch(5, 8, 9, 9), batch(5, 8, 4, 4, seed=1)
     before = torch.get_num_threads()

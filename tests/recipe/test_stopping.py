@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
+import torch
 from safetensors.torch import load_file
-from tiny_runs import identical, tiny
+from tiny_runs import identical, start, tiny
 
+from batchmix.recipe import training as recipe_training
 from batchmix.recipe.progress import Progress
 from batchmix.recipe.run import stop_on_signal
-from batchmix.recipe.training import StepReport
+from batchmix.recipe.training import ASK_EVERY, StepReport, Stopping, Training
+from batchmix.scale.world import World
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on Unix")
 
@@ -129,3 +137,89 @@ def test_the_real_command_prints_its_summary_as_json_and_nothing_else(tmp_path):
         "config.json", "curves.png", "log.jsonl", "machine.json", "mixed.png", "summary.json",
         "weights.safetensors",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def clocks(monkeypatch):
+    """A clock for each thread, which stands still until ``clocks.now`` is set."""
+    clocks = threading.local()
+    clock = SimpleNamespace(perf_counter=lambda: getattr(clocks, "now", 0.0))
+    monkeypatch.setattr(recipe_training, "time", clock)
+    return clocks
+
+
+class Threads(World):
+    """A world whose ranks are threads."""
+
+    meeting = threading.Barrier(2)
+    values: ClassVar[dict[int, torch.Tensor]] = {}
+
+    def sum(self, values):
+        self.meeting.wait(20)
+        self.values[self.rank] = values
+        self.meeting.wait(20)
+        return sum(self.values.values())
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.1, 2.0, 8.0])
+def test_ranks_stop_together_soon_and_rarely_ask(clocks, seconds):
+    """The second rank is told to stop; its clock goes another way. No report is due after the first."""
+    told, last = 60 * seconds + 20, 10_000 + round(60 / seconds)
+
+    def run(rank):
+        clocks.now, questions = 0.0, 0
+
+        def stop():
+            nonlocal questions
+            questions += 1
+            return rank == 1 and clocks.now > told
+
+        stopping = Stopping(Threads(rank, 2), stop)
+        for step in range(1, last):
+            clocks.now += seconds * (1 + 0.2 * rank)
+            if stopping.asked(due=step == 1):
+                return step, clocks.now, questions
+        return None
+
+    with ThreadPoolExecutor(2) as pool:
+        (first, _, _), (second, now, questions) = pool.map(run, range(2))
+    assert first == second
+    assert now - told <= ASK_EVERY + 2.4 * seconds
+    usual = now / (ASK_EVERY - 2 * seconds) if seconds < 2 else second
+    assert questions <= 3 + math.log2(1 + ASK_EVERY / seconds) + usual
+
+
+@pytest.mark.parametrize(("first", "later"), [(0.02, 0.4), (0.02, 1.5)])
+def test_first_steps_that_take_what_was_decoded_before_do_not_set_the_pace(clocks, first, later):
+    """Eight batches are ready, and after that each one is waited for; no report is due but the first."""
+    asked = []
+
+    class Alike(World):
+        def sum(self, values):
+            asked.append(clocks.now)
+            return 2 * values
+
+    clocks.now = 0.0
+    stopping = Stopping(Alike(size=2), lambda: False)
+    for step in range(1, 400):
+        clocks.now += first if step <= 8 else later
+        stopping.asked(due=step == 1)
+    gaps = [after - before for before, after in itertools.pairwise(asked)]
+    assert max(gaps) <= 30 - 5
+    assert sorted(gaps)[len(gaps) // 2] > ASK_EVERY / 2
+
+
+def test_a_rank_is_asked_between_reports_that_are_far_apart(clocks, monkeypatch):
+    def one_step(self):
+        clocks.now += 2.0
+        self.step += 1
+        return torch.zeros(2)
+
+    monkeypatch.setattr(Training, "_one_step", one_step)
+    monkeypatch.setattr(World, "sum", lambda self, values: values)
+    clocks.now = 0.0
+    training = start(batch_size=2)  # 100 steps an epoch
+    training.world = World(size=2)
+    reports = list(training.run(stop=lambda: clocks.now > 50, every=100))
+    assert (len(reports), reports[0].step) == (2, 0)
+    assert 25 <= reports[-1].step <= 25 + ASK_EVERY

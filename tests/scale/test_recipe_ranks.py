@@ -53,6 +53,13 @@ def test_a_killed_worker_is_replaced_and_nothing_differs(
     assert steps == list(range(8))
 
 
+def test_a_worker_killed_on_the_second_host_is_replaced(tmp_path: Path) -> None:
+    """Two torchruns that share a store, in which the addresses of the killed ranks stay."""
+    calm = trained(tmp_path / "calm", ranks=2, hosts=2)
+    killed = trained(tmp_path / "killed", ranks=2, hosts=2, die_at=6)
+    assert all(torch.equal(calm[name], killed[name]) for name in calm)
+
+
 def test_without_restarts_the_kill_is_seen(tmp_path: Path) -> None:
     words = [*TINY, "--out", tmp_path, "--resume=auto"]
     ran = launch("recipe_script.py", *words, ranks=2, restarts=0, die_at=6)

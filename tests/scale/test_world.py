@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from batchmix.errors import DataError, MixError
+from batchmix.recipe.training import pick_device
 from batchmix.scale import world
 
 LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:9625."
@@ -55,3 +56,13 @@ def test_a_word_where_a_number_belongs_is_named(
         world.joined("cpu"),
     ):
         pass
+
+
+def test_a_gpu_that_is_not_there_is_refused_as_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(world.torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(MixError) as alone:
+        pick_device("cuda")
+    with pytest.raises(MixError) as together, world.joined("cuda"):
+        pass
+    assert str(together.value) == str(alone.value)

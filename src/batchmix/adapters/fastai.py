@@ -43,6 +43,7 @@ from batchmix.core import losses
 from batchmix.core.batches import Kinds
 from batchmix.core.losses import mixed_loss
 from batchmix.core.plan import as_rows, describe
+from batchmix.core.sampling import check_count
 from batchmix.core.targets import MixedTarget, count_correct
 from batchmix.core.torch_losses import blend_targets
 from batchmix.errors import MixError, needs, shorten, why
@@ -254,6 +255,7 @@ class MixedAccuracy(Metric):
 
     Args:
         ignore_index: A class id that is left out, as in ``F.cross_entropy``.
+        top_k: A label counts where it is among so many of the largest logits, 1 to K.
 
     Example:
         >>> metric = MixedAccuracy()
@@ -261,8 +263,9 @@ class MixedAccuracy(Metric):
         'mixed_accuracy'
     """
 
-    def __init__(self, *, ignore_index: int = -100) -> None:
+    def __init__(self, *, ignore_index: int = -100, top_k: int = 1) -> None:
         self.ignore_index = ignore_index
+        self.top_k = check_count("top_k", top_k)
         self.reset()
 
     def reset(self) -> None:
@@ -277,7 +280,7 @@ class MixedAccuracy(Metric):
             targets = next(mixed, ()) or targets
         if len(targets) != 1:
             raise MixError(f"MixedAccuracy takes one target, got {len(targets)}")
-        correct, count = count_correct(learn.pred, targets[0], self.ignore_index)
+        correct, count = count_correct(learn.pred, targets[0], self.ignore_index, self.top_k)
         self.correct += float(correct)
         self.count += float(count)
 

@@ -33,7 +33,7 @@ from batchmix.methods.mixup import given_or_mixup
 from batchmix.mixer import Mixer
 
 with needs("ignite"):
-    from ignite.utils import convert_tensor
+    from ignite.utils import apply_to_tensor, convert_tensor
 
 __all__ = ["mixup_batch"]
 
@@ -51,15 +51,16 @@ def mixup_batch(
 
     Args:
         mixer: What mixes, such as ``bm.CutMix(1.0)``, or the ``alpha`` of ``bm.Mixup``; 0.4 if left out.
-        prepare_batch: Your own, called as ``prepare_batch(batch, device=..., non_blocking=...)``; what it
-            returns, ``(x, y)``, is mixed. If left out, the pair is moved to the device, which is what Ignite
-            does.
+        prepare_batch: Your own, called as ``prepare_batch(batch, device=..., non_blocking=...)``, and with
+            whatever else the engine hands on, as MONAI's do their ``to_kwargs``; what it returns, ``(x, y)``,
+            is mixed. If left out, the pair is moved to the device, which is what Ignite does. Batches of
+            MONAI, which are dicts, take ``monai.engines.default_prepare_batch``.
         kinds: What a tensor is where that is in doubt, as for a mixer: ``{"y": "segmentation"}``.
         options: In place of a mixer, the arguments of ``bm.Mixup``: ``mixup_batch(alpha=0.2, seed=1)``.
 
     Returns:
-        A callable of ``(batch, device, non_blocking)`` that returns the mixed samples and their MixedTarget,
-        or ``(x, y)`` unmixed where no gradient is recorded.
+        A callable of ``(batch, device, non_blocking)``, and of arguments of ``Tensor.to`` beside them, that
+        returns the mixed samples and their MixedTarget, or ``(x, y)`` unmixed where no gradient is recorded.
 
     Raises:
         MixError: If an argument is not of the form above; while training, if a batch is not.
@@ -76,21 +77,34 @@ def mixup_batch(
         raise MixError.of("prepare_batch", prepare, "a callable of batch, device and non_blocking")
 
     def prepare_mixed(
-        batch: Any, device: torch.device | str | None = None, non_blocking: bool = False
+        batch: Any, device: torch.device | str | None = None, non_blocking: bool = False, **to: Any
     ) -> tuple[Any, Any]:
-        x, y = prepare(batch, device=device, non_blocking=non_blocking)
-        return mix(x, y, kinds=kinds) if torch.is_grad_enabled() else (x, y)
+        pair = prepare(batch, device=device, non_blocking=non_blocking, **to)
+        if not torch.is_grad_enabled():
+            return pair
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise MixError(f"prepare_batch takes a callable that returns (x, y), got {_parts(pair)}")
+        return mix(*pair, kinds=kinds)
 
     return prepare_mixed
 
 
-def _to_device(batch: Any, device: torch.device | str | None, non_blocking: bool) -> tuple[Any, Any]:
-    """What Ignite does with a batch unless it is told otherwise."""
+def _to_device(
+    batch: Any, device: torch.device | str | None, non_blocking: bool, **to: Any
+) -> tuple[Any, Any]:
+    """What Ignite does with a batch unless it is told otherwise, and MONAI with more arguments."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else describe(batch)
-        raise MixError(f"batch takes (x, y), and any other is made one by your own prepare_batch, got {got}")
+        raise MixError(
+            f"batch takes (x, y), and any other is made one by your own prepare_batch, got {_parts(batch)}"
+        )
+
+    def move(part: Any) -> Any:
+        part = convert_tensor(part, device=device, non_blocking=non_blocking)
+        return apply_to_tensor(part, lambda tensor: tensor.to(**to)) if to else part
+
     x, y = batch
-    return (
-        convert_tensor(x, device=device, non_blocking=non_blocking),
-        convert_tensor(y, device=device, non_blocking=non_blocking),
-    )
+    return move(x), move(y)
+
+
+def _parts(batch: Any) -> str:
+    return f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else describe(batch)

@@ -62,7 +62,7 @@ class MixUpCallback(Callback):
         x: Where a batch has its samples: a key of a dict, a position in a tuple or list, or a sequence of
             these for several inputs. A dot leads further in: ``"labelled.0"``; a batch of a CombinedLoader
             of which that loader has ended stays as it is. If left out, a batch is ``(x, y)``. Batches of
-            other types, dataclasses too, are not taken.
+            other types, dataclasses too, are not taken. What is not named stays as it is.
         y: Where it has its targets, likewise.
         kinds: What a tensor is where that is in doubt, as for a mixer: ``{"y": "segmentation"}``, or with
             several keys ``{"y.mask": "segmentation"}``.

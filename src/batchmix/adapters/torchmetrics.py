@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from batchmix.core.sampling import check_count
 from batchmix.core.targets import MixedTarget, count_correct
 from batchmix.errors import MixError, needs
 
@@ -49,6 +50,7 @@ class MixedAccuracy(Metric):
 
     Args:
         ignore_index: A class id that is left out, as in ``F.cross_entropy``.
+        top_k: A label counts where it is among so many of the largest logits, 1 to K.
         kwargs: Those of ``torchmetrics.Metric``.
 
     Example:
@@ -68,9 +70,10 @@ class MixedAccuracy(Metric):
     correct: Tensor
     total: Tensor
 
-    def __init__(self, *, ignore_index: int = -100, **kwargs: Any) -> None:
+    def __init__(self, *, ignore_index: int = -100, top_k: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ignore_index = ignore_index
+        self.top_k = check_count("top_k", top_k)
         self.add_state("correct", default=torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("total", default=torch.tensor(0.0), dist_reduce_fx="sum")  # of weights
 
@@ -86,7 +89,7 @@ class MixedAccuracy(Metric):
         """
         if isinstance(target, tuple):
             target = MixedTarget(*target)
-        correct, count = count_correct(preds, target, self.ignore_index)
+        correct, count = count_correct(preds, target, self.ignore_index, self.top_k)
         self.correct += correct
         self.total += count
 

@@ -10,6 +10,10 @@ Use it::
 
 A function rather than a subclass, so that it takes any Trainer: ``Seq2SeqTrainer``, or one of your own.
 
+Text is mixed as its embeddings, which the model's own layer makes of the token ids::
+
+    mixup(trainer, 0.4, embed=True)
+
 Where is the batch intercepted?
     In ``trainer.training_step``, once the batch is on the device. The collator is shared with evaluation, and
     a ``TrainerCallback`` cannot change a batch.
@@ -31,16 +35,20 @@ of a run have the seed of the first one, and draw apart by their ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from batchmix.core.batches import Kinds
+from batchmix.core.batches import IN_USE, Kinds, is_detection
+from batchmix.core.objects import mix_objects
 from batchmix.core.plan import describe
+from batchmix.core.sampling import check_flag
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs, why
 from batchmix.methods.mixup import given_or_mixup
@@ -56,6 +64,15 @@ __all__ = ["mixup"]
 STATE = "batchmix"
 """The key of the mixer's state in ``trainer.state.stateful_callbacks``."""
 
+FREE = (*IN_USE, "head_mask", "decoder_head_mask", "cross_attn_head_mask")
+"""Floats that stay as they are: masks of ids that are not mixed, and of parts of the model."""
+
+BLENDING = ("any samples", "samples with values as targets")
+"""What methods take that mix whole samples, by one weight for each."""
+
+OF_BOXES = ("min_visible", "form", "normalized", "weighted")
+"""The arguments of ``mix_objects`` that ``boxes`` may hold."""
+
 
 def mixup(
     trainer: Trainer,
@@ -64,6 +81,8 @@ def mixup(
     inputs: str | Sequence[str] | None = None,
     labels: str | Sequence[str] | None = None,
     kinds: Kinds | None = None,
+    embed: bool = False,
+    boxes: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Trainer:
     """Mix the training batches of a Trainer, from now on.
@@ -73,11 +92,24 @@ def mixup(
         mixer: What mixes, such as ``bm.CutMix(1.0)``, or the ``alpha`` of ``bm.Mixup``; 0.4 if left out.
         inputs: Key, or keys, of the floating point tensors (B, ...) to mix. If left out: the model's
             ``main_input_name``, ``"pixel_values"`` or ``"inputs_embeds"``, the first that the batch has. An
-            integer ``attention_mask`` beside them is united with the partner's. ``"input_ids"``, and
-            ``"token_type_ids"`` beside them, are for ``bm.TokenCutMix`` alone, which pastes them.
+            ``attention_mask`` and a ``pixel_mask`` of whole numbers beside them are united with the
+            partner's. Other tensors of floats (B, ...) have to be named here or in ``kinds``; whole
+            numbers stay the sample's own. ``"input_ids"``, and ``"token_type_ids"`` beside them, are for
+            ``bm.TokenCutMix`` alone, which pastes them; else see ``embed``.
         labels: Key, or keys, of the targets (B, ...) that become a ``MixedTarget``; those of
             ``trainer.label_names`` that the batch has if left out.
         kinds: What a tensor is where that is in doubt, as for a mixer: ``{"y.labels": "regression"}``.
+            ``{"x.age": "pass"}`` leaves ``age`` the sample's own.
+        embed: Whether ``input_ids`` (B, T) are replaced, in training, by what the model's
+            ``get_input_embeddings()`` makes of them, ``inputs_embeds`` (B, T, E), which are then mixed; the
+            embedding learns from both samples. It is for mixers that blend, such as ``bm.Mixup(0.4)``:
+            CutMix would cut along E. ``token_type_ids`` stay the sample's own: they are ids as well, and
+            a partner's tokens are read with the segments of the sample. Models that look for the last token
+            by its id, as GPT-2's classifier does, take padding on the left.
+        boxes: Of labels that are lists of dicts with ``"boxes"``, arguments of ``bm.mix_objects``:
+            ``{"weighted": False}`` has the objects of both images count in full. If left out, boxes beside
+            ``"class_labels"`` are taken as transformers' detectors take them,
+            ``{"form": "cxcywh", "normalized": True}``, and others as pixels.
         options: In place of a mixer, the arguments of ``bm.Mixup``: ``mixup(trainer, alpha=0.2, seed=1)``.
 
     Returns:
@@ -85,8 +117,9 @@ def mixup(
 
     Raises:
         MixError: If an argument is not of the form above. While training, one line says so where the batch
-            has no labels, where its inputs are token ids that the mixer cannot paste, or where the loss
-            cannot take a ``MixedTarget``.
+            has no labels, where its inputs are token ids that the mixer cannot paste, where a tensor would
+            stay unmixed, where the parameters that ``embed`` takes are not whole in each process (FSDP,
+            ZeRO-3), or where the loss cannot take a ``MixedTarget``.
 
     Example:
         >>> import tempfile, torch
@@ -99,11 +132,13 @@ def mixup(
     if not isinstance(trainer, Trainer):
         raise MixError.of("trainer", trainer, "a transformers.Trainer")
     mix = given_or_mixup(mixer, options)
+    if check_flag("embed", embed) and not _blends(mix):
+        raise MixError.of("mixer", mix, "one of any samples, such as bm.Mixup(0.4), beside embed=True")
     step = trainer.training_step
     if isinstance(step, _MixingStep):
         step = step.training_step
     trainer.training_step = _MixingStep(
-        trainer, step, mix, _keys("inputs", inputs), _keys("labels", labels), kinds
+        trainer, step, mix, _keys("inputs", inputs), _keys("labels", labels), kinds, embed, _of_boxes(boxes)
     )
     if type(trainer.label_smoother) is LabelSmoother:
         trainer.label_smoother = _MixedLabelSmoother(trainer.label_smoother.epsilon)
@@ -121,6 +156,8 @@ class _MixingStep:
         inputs: tuple[str, ...],
         labels: tuple[str, ...],
         kinds: Kinds | None,
+        embed: bool,
+        boxes: dict[str, Any],
     ) -> None:
         self.trainer = trainer
         self.training_step = training_step
@@ -129,6 +166,8 @@ class _MixingStep:
         self.inputs = inputs
         self.labels = labels
         self.kinds = kinds
+        self.embed = embed
+        self.boxes = boxes
 
     def __call__(self, model: Any, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         # The trainer's state is new in each train(), and is the checkpoint's in a resumed one: it leads, and
@@ -150,12 +189,72 @@ class _MixingStep:
                 "trainer takes one GPU a process, by torchrun or CUDA_VISIBLE_DEVICES=0, since DataParallel "
                 f"cannot split a MixedTarget, got {self.trainer.args.n_gpu}"
             )
-        x = {key: batch[key] for key in self.input_keys(batch)}
-        y = {key: batch[key] for key in self.label_keys(batch)}
-        x, y = self.mixer(x, y, kinds=self.kinds)
+        if self.embed:
+            batch = _embedded(batch, self.trainer)
+        inputs, labels = self.input_keys(batch), self.label_keys(batch)
+        inputs += tuple(self._named("x", batch, {*inputs, *labels}))
+        labels += tuple(self._named("y", batch, {*inputs, *labels}))
+        self._check_rest(batch, inputs, labels)
+        x, y = self._mixed({key: batch[key] for key in inputs}, {key: batch[key] for key in labels})
         for key, value in y.items():
             self._check_weighted(key, value)
         return {**batch, **x, **y}
+
+    def _mixed(self, x: dict[str, Any], y: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Both mixed by one draw; a mixer alone would take all boxes for corners in pixels."""
+        kinds = self.kinds if isinstance(self.kinds, Mapping) else {}
+        usual = kinds.get("y", "boxes")
+        found = [key for key in y if kinds.get(f"y.{key}", usual) == "boxes" and is_detection(y[key])]
+        mixed = [x[key] for key in x if key not in IN_USE and kinds.get(f"x.{key}") != "pass"]
+        images = [value for value in mixed if isinstance(value, Tensor)]
+        if not found or not images:
+            return self.mixer(x, y, kinds=self.kinds)
+        lead = max(images, key=Tensor.dim)  # as a mixer finds it
+        plan = self.mixer.plan(lead)
+        x, y = self.mixer(x, y, plan=plan, kinds={**kinds, **dict.fromkeys(_paths("y", found), "pass")})
+        for key in found:
+            of_transformers = any("class_labels" in objects for objects in y[key])
+            known = {"form": "cxcywh", "normalized": True} if of_transformers else {}
+            options: dict[str, Any] = {**known, **self.boxes}
+            if options.get("normalized") and plan.mask is not None:
+                _check_sizes(key, y[key], tuple(lead.shape[-2:]))
+            try:
+                y[key] = mix_objects(y[key], plan, **options)
+            except MixError as error:
+                told = str(error).replace("form and normalized of bm.mix_objects", "boxes={'form': ...}")
+                raise MixError(f"{key}: {told}") from None
+        return x, y
+
+    def _named(self, root: str, batch: Mapping[str, Any], listed: set[str]) -> Iterator[str]:
+        """What else of the batch ``kinds`` says something of, ``"x.age"`` or ``"x.age.0"``."""
+        given = self.kinds if isinstance(self.kinds, Mapping) else {}
+        for key, path in zip(batch, _paths(root, batch), strict=True):
+            if key not in listed and any(f"{one}.".startswith(f"{path}.") for one in given):
+                yield key
+
+    def _check_rest(self, batch: Mapping[str, Any], inputs: tuple[str, ...], labels: tuple[str, ...]) -> None:
+        """Refuse values that would stay unmixed beside labels that are mixed, and the ids of a text.
+
+        Other whole numbers cannot be blended, and say how a sample is to be read.
+        """
+        first, listed = batch[inputs[0]], {*inputs, *labels, *FREE}
+        if not isinstance(first, Tensor) or first.dim() == 0 or len(first) == 1:
+            return  # which the mixer refuses, or mixes with nothing
+        for key, value in batch.items():
+            if key in listed or not isinstance(value, Tensor) or value.dim() == 0 or len(value) != len(first):
+                continue
+            if not value.is_floating_point() and key != "input_ids":
+                continue
+            argument, every, passed = "inputs", "tensor", f"kinds={{'x.{key}': 'pass'}}"
+            if key.lower().endswith(("label", "labels")):
+                argument, every, remedy = "labels", "target", f"labels={[*labels, key]}, or {passed}"
+            elif key == "input_ids":
+                remedy = f"{passed} leaves it the sample's own, since ids are not blended"
+            elif key.lower().endswith("mask"):
+                remedy = f"kinds={{'x.{key}': 'attention_mask'}} where it says what is in use, or 'pass'"
+            else:
+                remedy = f"inputs={[*(one for one in inputs if one not in IN_USE), key]}, or {passed}"
+            raise MixError(f"{argument} takes every {every} of samples, got {key!r} beside them: {remedy}")
 
     def _check_weighted(self, key: str, objects: Any) -> None:
         """Refuse boxes with weights that the model's own loss does not read: all would count in full."""
@@ -164,15 +263,19 @@ class _MixingStep:
         weights = [one["weights"] for one in objects if "weights" in one] if isinstance(objects, list) else []
         if own and any(bool((part != 1).any()) for part in weights):
             raise MixError(
-                f"{key} takes a mixer that pastes boxes, such as bm.CutMix(1.0), or a compute_loss_func that "
-                f"reads their 'weights', got {type(self.mixer).__name__} and the model's own loss"
+                f"{key} takes a mixer that pastes boxes, such as bm.CutMix(1.0), a compute_loss_func that "
+                "reads their 'weights', or boxes={'weighted': False}, by which all count in full, "
+                f"got {type(self.mixer).__name__} and the model's own loss"
             )
 
     def input_keys(self, batch: Mapping[str, Any]) -> tuple[str, ...]:
-        """What is to be mixed, and the attention mask that belongs to it."""
+        """What is to be mixed, and the masks that belong to it."""
         main = getattr(self.trainer.model, "main_input_name", "pixel_values")
         usual = (key for key in (main, "pixel_values", "inputs_embeds") if batch.get(key) is not None)
         keys = self.inputs or tuple(usual)[:1]
+        if self.embed:
+            named = self.inputs or ("inputs_embeds",)
+            keys = tuple("inputs_embeds" if key == "input_ids" else key for key in named)
         if not keys or any(batch.get(key) is None for key in keys):
             wanted = " and ".join(map(repr, keys or (main,)))
             raise MixError(f"inputs takes keys of the batch, which has {_listed(batch)}, got {wanted}")
@@ -180,14 +283,13 @@ class _MixingStep:
             if not isinstance(self.mixer, TokenCutMix):
                 raise MixError(
                     "inputs takes floating point tensors, such as inputs_embeds in place of the token ids, "
-                    "or ids where the mixer is a bm.TokenCutMix, "
+                    "which embed=True makes of them, or ids where the mixer is a bm.TokenCutMix, "
                     f"got 'input_ids', {describe(batch['input_ids'])}"
                 )
             beside = (key for key in OF_TOKENS if batch.get(key) is not None and key not in keys)
             keys = (*keys, *beside)
-        mask = batch.get("attention_mask")
-        united = isinstance(mask, Tensor) and not mask.is_floating_point()
-        return (*keys, "attention_mask") if united and "attention_mask" not in keys else keys
+        masks = (key for key in IN_USE if isinstance(batch.get(key), Tensor) and key not in keys)
+        return (*keys, *(key for key in masks if not _is_of_ids(key, batch, keys)))
 
     def label_keys(self, batch: Mapping[str, Any]) -> tuple[str, ...]:
         """Which targets the batch has, of those that the trainer knows."""
@@ -242,6 +344,72 @@ def _explained(model: Any) -> Iterator[None]:
         ) from error
 
 
+def _embedded(batch: Mapping[str, Any], trainer: Trainer) -> dict[str, Any]:
+    """The batch with the embeddings of its token ids in their place, which the model learns through them.
+
+    Autocast leaves a look-up as it is, so that what is made here has the dtype that it has in the model.
+    """
+    ids = batch.get("input_ids")
+    if not isinstance(ids, Tensor):
+        raise MixError(f"embed takes batches that have 'input_ids', got {_listed(batch)}")
+    name = type(trainer.model).__name__
+    try:
+        embedding = trainer.model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        embedding = None
+    takes = inspect.signature(trainer.model.forward).parameters
+    by_name = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in takes.values())
+    if embedding is None or not ("inputs_embeds" in takes or by_name):
+        raise MixError(
+            f"embed takes a model that has get_input_embeddings and takes inputs_embeds, got {name}"
+        )
+    weight = getattr(embedding, "weight", None)
+    sharded = hasattr(weight, "ds_id") or type(weight).__name__ == "DTensor"  # ZeRO-3, and FSDP 2
+    if sharded or getattr(trainer, "is_fsdp_enabled", False):
+        raise MixError(
+            "embed takes parameters that are whole in each process, as under DDP and ZeRO-2; under FSDP and "
+            f"ZeRO-3 bm.TokenCutMix(1.0) pastes ids, got the sharded ones of {name}"
+        )
+    rest = {key: value for key, value in batch.items() if key != "input_ids"}
+    return {**rest, "inputs_embeds": embedding(ids)}
+
+
+def _blends(mixer: Mixer) -> bool:
+    """Whether it mixes whole samples: others would cut along the features of an embedding."""
+    methods = getattr(mixer, "methods", {}).values()
+    return all(map(_blends, methods)) if methods else mixer.takes in BLENDING
+
+
+def _is_of_ids(name: str, batch: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
+    """Whether this is the attention mask of token ids that stay as they are beside images that are mixed."""
+    ids = batch.get("input_ids")
+    if name != "attention_mask" or not isinstance(ids, Tensor) or {"input_ids", "inputs_embeds"} & set(keys):
+        return False
+    return bool(ids.shape == batch[name].shape)
+
+
+def _check_sizes(name: str, labels: Sequence[Mapping[str, Any]], size: tuple[int, ...]) -> None:
+    """Shares of an image that was padded later would be shares of something else."""
+    sizes = [objects.get("size") for objects in labels]
+    known = [own for own in sizes if isinstance(own, Tensor) and own.shape == (2,)]
+    for own in torch.stack(known).tolist() if known else []:
+        if tuple(own) != size:
+            raise MixError(
+                f"{name} takes boxes that are shares of the whole images, {size}, with their padding, as an "
+                "image processor makes them that pads images and annotations in one call, got one whose "
+                f"'size' is {tuple(own)}"
+            )
+
+
+def _of_boxes(given: Any) -> dict[str, Any]:
+    """The arguments of ``mix_objects``, by their names."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not set(given) <= set(OF_BOXES):
+        raise MixError.of("boxes", given, f"a dict of arguments of bm.mix_objects: {', '.join(OF_BOXES)}")
+    return dict(given)
+
+
 def _of_the_first(state: dict[str, int]) -> dict[str, int]:
     """The state that the first process has, in all of them."""
     shared = [state]
@@ -258,6 +426,11 @@ def _keys(name: str, given: Any) -> tuple[str, ...]:
     if not isinstance(keys, Sequence) or not keys or not all(isinstance(key, str) for key in keys):
         raise MixError.of(name, given, "a key of the batch, or several")
     return tuple(keys)
+
+
+def _paths(root: str, keys: Iterable[str]) -> list[str]:
+    """What ``kinds`` calls these keys of inputs or targets."""
+    return [f"{root}.{key}" for key in keys]
 
 
 def _listed(batch: Mapping[str, Any]) -> str:

@@ -22,14 +22,15 @@ import batchmix as bm
 from batchmix.bench.cases import ALPHA, BenchOptions, Case, torch_threads
 from batchmix.bench.models import LR, labelled, make_optimizer, resnet18
 from batchmix.bench.peers import Peer
+from batchmix.bench.records import TURN
 from batchmix.bench.timing import Contender, Timing, reason
 
 Spell = Callable[[int], list[float]]  # so many steps, and the seconds of each
 
-STEPS = 4  # timed in a row before the other arm has its turn
 SECONDS = {32: 15.0, 224: 40.0}  # of each loop, by the size of the images
 QUICK_SECONDS = 5.0
 MOST_STEPS = 400
+LEAST_TURNS = 5  # fewer say nothing of how far they differ
 BATCHES = 4  # different ones, one after the other
 
 
@@ -101,9 +102,9 @@ def _take_turns(case: Case, options: BenchOptions, arms: list[Timing]) -> None:
     while len(arms[0].seconds) < MOST_STEPS:
         pairs = list(zip(arms, spells, strict=True))
         for arm, spell in pairs if turn % 2 == 0 else reversed(pairs):  # ABBA: a drift meets both alike
-            arm.seconds += spell(STEPS)
+            arm.seconds += spell(TURN)
         turn += 1
-        if time.perf_counter() - begin > budget and turn * STEPS >= options.repeats:
+        if time.perf_counter() - begin > budget and turn >= max(LEAST_TURNS, options.repeats / TURN):
             break
 
 

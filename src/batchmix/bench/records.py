@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -31,6 +32,7 @@ NEEDED = (
 )
 NEEDED_OF_ROW = ("part", "what", "shape", "dtype", "threads", "who", "form", "fresh", "kernel")
 RESAMPLES = 2000
+TURN = 4  # steps of an arm of the price in a row, in every record of this format
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,17 @@ def times_of(row: Row, base: Row) -> Spread:
 def change_of(row: Row, base: Row) -> Spread:
     """By which share the median time exceeds that of ``base``, with a 95% interval by the bootstrap.
 
-    The rounds are not the same here: each arm is resampled for itself.
+    Whole turns of both arms are resampled: steps of one turn met the same machine, and are not independent.
     """
     draw = random.Random(0)
     mine, other = row["seconds"], base["seconds"]
-    ratios = sorted(
-        median(draw.choices(mine, k=len(mine))) / median(draw.choices(other, k=len(other)))
-        for _ in range(RESAMPLES)
-    )
+    turns = [(mine[at : at + TURN], other[at : at + TURN]) for at in range(0, len(mine), TURN)]
+    ratios = sorted(_change(draw.choices(turns, k=len(turns))) for _ in range(RESAMPLES))
     edge = round(0.025 * RESAMPLES)
-    return Spread(median(mine) / median(other) - 1, ratios[edge] - 1, ratios[-1 - edge] - 1)
+    return Spread(_change(turns), ratios[edge], ratios[-1 - edge])
+
+
+def _change(turns: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float:
+    """The same of these turns, without an interval."""
+    mine: float = median(chain.from_iterable(turn[0] for turn in turns))
+    return mine / median(chain.from_iterable(turn[1] for turn in turns)) - 1

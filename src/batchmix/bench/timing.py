@@ -18,7 +18,7 @@ Clock = Callable[[Callable[[], object]], float]
 WARM_UP = 1  # calls of each before the first round: compilation, lazy imports, first touch of memory
 SECONDS = 2.0  # rounds go on for so long at least, since quick calls need many of them
 MOST_ROUNDS = 200
-AHEAD = 2_000_000  # GPU cycles, about a millisecond: the host gets that far ahead, as it does in training
+AHEAD = 2_000_000  # GPU cycles, about a millisecond: the host gets that far ahead
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def finished_clock(call: Callable[[], object]) -> float:
 def stream_clock(call: Callable[[], object]) -> float:
     """Seconds that the GPU's stream takes for the call, by its own events.
 
-    The stream sleeps a moment first, so that launching from Python is hidden as it is in a training step.
+    The stream sleeps first, so that about a millisecond of launching from Python is hidden, as it is in a
+    training step. A call that launches for longer leaves the GPU waiting, and that wait counts as its time.
     """
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()

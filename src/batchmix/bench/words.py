@@ -34,7 +34,8 @@ Weights, partners and boxes of one batch of 128, and what share that is of a tra
 on images of 32 pixels, measured in the same rounds.""",
     "price": """\
 A training step of ResNet-18 with mixup and without, in turn in one process, from asking for a batch to
-asking for the next. In brackets the 95% interval of the change of the median, by the bootstrap.""",
+asking for the next. In brackets the 95% interval of the change of the median, by the bootstrap over turns of
+four steps of each.""",
 }
 
 # What is known of why a goal is missed where it is, by the beginning of the goal.

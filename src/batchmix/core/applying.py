@@ -95,6 +95,11 @@ def _segmentation(y: Any, plan: MixPlan) -> Tensor | MixedTarget:
     """Class ids are never blended: pasted with the pixels, or both kept with their weights."""
     if plan.mask is None:
         return MixedTarget.from_plan(y, plan)
+    if plan.mask.dim() < 3:
+        raise MixError(
+            "class ids of positions take a method for images or series, whose samples have positions, got "
+            f"one of columns, and {describe(y)}"
+        )
     if plan.mask.dtype != torch.bool:
         raise MixError(
             "class ids of positions take a method that pastes or mixes whole samples (a Choice of both takes "

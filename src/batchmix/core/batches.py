@@ -34,12 +34,16 @@ Kind = Literal[
 - ``"segmentation"``: a class id or a value for each position: pasted where the inputs are pasted, a
   MixedTarget where they are blended;
 - ``"boxes"``, ``"keypoints"``: one entry a sample, clipped and dropped or joined;
-- ``"attention_mask"``: the positions in use, pasted with a series of as many, else united;
+- ``"attention_mask"``: the positions in use, pasted with a series or an image of as many, else united; an
+  input of that name is known by it, and so is ``"pixel_mask"``;
 - ``"pass"``: handed on as it is.
 """
 
 Kinds = Mapping[str, Kind]
 Role = Literal["input", "target", "unknown"]
+
+IN_USE = ("attention_mask", "pixel_mask", "pixel_attention_mask")
+"""What transformers' processors call the positions that are no padding."""
 
 WHOLE: tuple[Kind, ...] = ("pass", "boxes", "keypoints")  # kinds of a whole subtree, not of its leaves
 
@@ -180,14 +184,14 @@ class _Finder:
     def walk(self, node: Any, path: str, role: Role, above: Kind | None = None) -> Iterator[Leaf]:
         named = "batch" if not path and isinstance(node, Tensor) else path  # as errors call a lone tensor
         self.seen.add(named)
-        if above == "input" and named.rpartition(".")[2] == "attention_mask":
+        if above == "input" and named.rpartition(".")[2] in IN_USE:
             above = None  # which its own name says better
         kind = self.kinds.get(named, above)
         if node is None:  # an absent leaf stays absent
             yield Leaf(path, node, "pass")
         elif kind in WHOLE:
             yield Leaf(path, node, kind)
-        elif kind is None and _is_detection(node):
+        elif kind is None and is_detection(node):
             yield Leaf(path, node, "boxes")
         elif _is_nest(node):
             _check_keys(path, node)
@@ -235,12 +239,14 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...], channels: i
             f"{path} takes a list of dicts, one for each image, that have 'boxes' or 'keypoints'"
             f"{_or_pass(path)}, got {describe(value)}"
         )
-    if name == "attention_mask":
+    # The pixels in use are told from a mask of classes by their place, among the inputs.
+    if name == "attention_mask" or (name in IN_USE and role == "input"):
         if not floating:
             return "attention_mask"
         raise MixError(  # 0 and 1, or what is added to scores: only the first can be united
             f"{path} takes booleans or whole numbers, such as {path}.long(), "
-            f"or kinds={{'{path}': 'attention_mask'}} where it is 0 and 1, got {describe(value)}"
+            f"or kinds={{'{path}': 'attention_mask'}} where it is 0 and 1, 'pass' where it is added "
+            f"to scores, got {describe(value)}"
         )
     if role == "input":
         if floating:
@@ -331,7 +337,7 @@ def _means_boxes(name: Any) -> bool:
     return isinstance(name, str) and name.lower().endswith(("boxes", "bbox"))
 
 
-def _is_detection(node: Any) -> bool:
+def is_detection(node: Any) -> bool:
     """A list of dicts with boxes or key points, as torchvision's detection models take them.
 
     In one of them they can be missing, as data sets of COCO have it: that is said where they are joined.

@@ -38,16 +38,17 @@ class Draws(NamedTuple):
         return torch.Generator(device if device.type in ("cpu", "cuda") else "cpu").manual_seed(self.seed)
 
 
-def rank(parents: int | None = None) -> int:
+def rank(parents: int | None = None, given: int | None = None) -> int:
     """This process's place among those that train together; 0 where nothing tells it.
 
     Args:
         parents: That of the process which spawned this one, where it is known: nothing else may tell a
             DataLoader worker, which belongs to no process group.
+        given: The one that the user says.
     """
-    taken = _taken.get()
-    if taken is not None:
-        return taken
+    for known in (_taken.get(), given):
+        if known is not None:
+            return known
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
     if parents is not None and get_worker_info() is not None:

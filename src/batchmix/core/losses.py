@@ -33,7 +33,8 @@ def mixed_loss(loss_fn: LossFn, output: Any, target: Any) -> Tensor:
     itself be: it returns one loss a sample, or it has a ``reduction`` attribute or argument, which is set to
     ``"none"`` for the two calls and applied to the result; the mean of what derives from
     ``nn.CrossEntropyLoss`` or ``nn.NLLLoss`` is theirs, by class weights and without ignored labels. The
-    attribute is the loss's own for so long: threads that call it at once take a copy each.
+    attribute is changed on the loss itself for so long, which is not safe between threads: give each of them
+    a copy of its own. A module that was compiled counts as what it was.
 
     A loss that is linear in its target (cross entropy, binary cross entropy) gives what a dense target gives.
     One that is not (focal, Dice, margin heads) gives the mean of its values at the two labels, which is not
@@ -65,7 +66,8 @@ def mixed_loss(loss_fn: LossFn, output: Any, target: Any) -> Tensor:
 
     Source: Gugger 2018, fast.ai; Zhang et al. 2018, arXiv:1710.09412, in the authors' code.
     """
-    if not isinstance(target, MixedTarget) or isinstance(loss_fn, MixUpLoss):
+    bare = _bare(loss_fn)
+    if not isinstance(target, MixedTarget) or isinstance(bare, MixUpLoss):
         return loss_fn(output, target)
     if isinstance(loss_fn, Hashable) and loss_fn in MIXED_LOSSES:
         return MIXED_LOSSES[loss_fn](output, target)
@@ -73,10 +75,8 @@ def mixed_loss(loss_fn: LossFn, output: Any, target: Any) -> Tensor:
         return MIXED_LOSSES[loss_fn.func](output, target, **loss_fn.keywords)
     for kind, (function, options) in TORCH_MODULES.items():
         # A subclass counts as torch's own unless it computes something else.
-        if isinstance(loss_fn, kind) and type(loss_fn).forward is kind.forward:
-            return MIXED_LOSSES[function](
-                output, target, **{name: getattr(loss_fn, name) for name in options}
-            )
+        if isinstance(bare, kind) and type(bare).forward is kind.forward:
+            return MIXED_LOSSES[function](output, target, **{name: getattr(bare, name) for name in options})
     return _mix_any(loss_fn, output, target)
 
 
@@ -113,26 +113,35 @@ def _check_callable(loss_fn: object) -> None:
         raise MixError.of("loss_fn", loss_fn, "a callable of output and target")
 
 
+def _bare(loss_fn: LossFn) -> LossFn:
+    """The module inside of a compiled one, which is no instance of its class."""
+    compiled = isinstance(loss_fn, nn.Module) and "_orig_mod" in loss_fn._modules
+    return loss_fn._orig_mod if compiled else loss_fn  # type: ignore[attr-defined]
+
+
 def _mix_any(loss_fn: LossFn, output: Any, target: MixedTarget) -> Tensor:
     _check_callable(loss_fn)
     reduction = _reduction_of(loss_fn)
     if reduction is None:
         return _combine(loss_fn(output, target.a), loss_fn(output, target.b), target.lam)
     with _unreduced(loss_fn) as loss_of_rows:
-        loss = _combine(loss_of_rows(output, target.a), loss_of_rows(output, target.b), target.lam)
+        own, partners = loss_of_rows(output, target.a), loss_of_rows(output, target.b)
+    loss = _combine(own, partners, target.lam, unreduced=True)
     if loss.dim() == 0:
         return loss
-    if reduction == "mean" and isinstance(loss_fn, OF_CLASSES) and not target.dtype.is_floating_point:
-        ignored = -100 if loss_fn.ignore_index is None else loss_fn.ignore_index
-        return (loss.sum() / count_labels(target, loss_fn.weight, ignored)).to(loss.dtype)
+    bare = _bare(loss_fn)
+    if reduction == "mean" and isinstance(bare, OF_CLASSES) and not target.dtype.is_floating_point:
+        ignored = -100 if bare.ignore_index is None else bare.ignore_index
+        return (loss.sum() / count_labels(target, bare.weight, ignored)).to(loss.dtype)
     return reduce_rows(loss, reduction)
 
 
-def _combine(loss_a: Tensor, loss_b: Tensor, lam: Tensor) -> Tensor:
+def _combine(loss_a: Tensor, loss_b: Tensor, lam: Tensor, *, unreduced: bool = False) -> Tensor:
+    """Both losses by their weights; ``unreduced`` where they were asked for without a reduction."""
     if not isinstance(loss_a, Tensor):
         raise MixError(f"loss_fn takes output and target to a tensor, got {describe(loss_a)}")
     if loss_a.dim() == 0:
-        return _combine_scalars(loss_a, loss_b, lam)
+        return _combine_scalars(loss_a, loss_b, lam, unreduced)
     if loss_a.shape[0] != lam.shape[0]:
         raise MixError(
             f"loss_fn takes an output of {lam.shape[0]} samples to as many losses, got {loss_a.shape[0]}: "
@@ -142,14 +151,20 @@ def _combine(loss_a: Tensor, loss_b: Tensor, lam: Tensor) -> Tensor:
     return (weigh(rows, loss_a) + weigh(1 - rows, loss_b)).to(loss_a.dtype)
 
 
-def _combine_scalars(loss_a: Tensor, loss_b: Tensor, lam: Tensor) -> Tensor:
+def _combine_scalars(loss_a: Tensor, loss_b: Tensor, lam: Tensor, unreduced: bool) -> Tensor:
     """One number for the whole batch can be mixed where one ``lam`` holds for the whole batch."""
     lam = lam.reshape(-1)  # that of a lone value is one number
     if len(lam) > 1 and not bool((lam == lam[0]).all()):
+        ways_out = (  # Dice losses have a reduction from their base class, and look elsewhere
+            " whatever its reduction: mix with per='batch', or masks by a method that pastes, such as "
+            "CutMix, which keeps them plain tensors"
+            if unreduced
+            else ": give it reduction='none', call it sample by sample (help(batchmix.mixed_loss) shows how)"
+            ", or mix with per='batch'"
+        )
         raise MixError(
             "loss_fn takes output and target to one loss a sample where lam differs between samples, got one "
-            "number: give it reduction='none', call it sample by sample (help(batchmix.mixed_loss) shows how)"
-            ", or mix with per='batch'"
+            f"number{ways_out}"
         )
     return (weigh(lam[0], loss_a) + weigh(1 - lam[0], loss_b)).to(loss_a.dtype)
 

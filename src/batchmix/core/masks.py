@@ -12,16 +12,26 @@ from batchmix.core.plan import MixPlan, describe
 from batchmix.core.sampling import Per, Policy, check_choice, sample_partner
 from batchmix.errors import MixError
 
+_SIDES = ("D", "H", "W")
 
-def size_of(x: Tensor) -> tuple[int, ...]:
+
+def size_of(x: Tensor, axes: int | None = None) -> tuple[int, ...]:
     """The positions of a sample: (H, W) of images and of the frames of videos, (T,) of series.
+
+    Args:
+        x: The samples.
+        axes: How many of the last dimensions are positions, where it is not as above.
 
     Raises:
         MixError: If the samples have no positions.
     """
-    size = tuple(x.shape[-2:] if x.dim() > 3 else x.shape[-1:])
-    if x.dim() < 3 or 0 in size:
-        raise MixError(f"x takes images (B, C, H, W) or series (B, C, T), all >= 1, got {describe(x)}")
+    takes = (
+        "images (B, C, H, W) or series (B, C, T)" if axes is None else f"(B, C, {', '.join(_SIDES[-axes:])})"
+    )
+    axes = axes or (2 if x.dim() > 3 else 1)
+    size = tuple(x.shape[-axes:])
+    if x.dim() < 2 + axes or 0 in size:
+        raise MixError(f"x takes {takes}, all >= 1, got {describe(x)}")
     return size
 
 

@@ -11,13 +11,16 @@ from batchmix.core.targets import MixedTarget, count_correct
 from batchmix.errors import MixError
 
 
-def expected_accuracy(logits: Tensor, target: MixedTarget | Tensor, *, ignore_index: int = -100) -> Tensor:
+def expected_accuracy(
+    logits: Tensor, target: MixedTarget | Tensor, *, ignore_index: int = -100, top_k: int = 1
+) -> Tensor:
     """Share of correct predictions; for a mixed target each label counts with its weight.
 
     Args:
         logits: (B, K) or (B, K, ...).
         target: Class ids, mixed or plain: (B) or (B, ...).
         ignore_index: A class id that is left out of the mean, as in ``F.cross_entropy``.
+        top_k: A label counts where it is among so many of the largest logits, 1 to K.
 
     Returns:
         0-d float32 in [0, 1], NaN where all is ignored.
@@ -30,7 +33,7 @@ def expected_accuracy(logits: Tensor, target: MixedTarget | Tensor, *, ignore_in
         >>> expected_accuracy(torch.tensor([[0.0, 1.0, 0.0]]), target)
         tensor(0.2500)
     """
-    correct, count = count_correct(logits, target, ignore_index)
+    correct, count = count_correct(logits, target, ignore_index, top_k)
     return correct / count
 
 

@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from batchmix.core.plan import MixPlan, check_is_plan, describe
 from batchmix.core.resizing import resize_into
-from batchmix.core.sampling import check_probability
+from batchmix.core.sampling import check_choice, check_flag, check_probability
 from batchmix.errors import MixError
 from batchmix.kernels.layout import widest_on
 
 Objects = Mapping[str, Any]
 Entries = dict[str, Tensor]
 
+BoxForm = Literal["xyxy", "xywh", "cxcywh"]
+"""How the four numbers of a box are written, by the names that torchvision gives them:
+
+- ``"xyxy"``: left, top, right, bottom;
+- ``"xywh"``: left, top, width, height, as COCO has it; what Ultralytics calls so is ``"cxcywh"`` here;
+- ``"cxcywh"``: x and y of the middle, width, height.
+"""
+
+_WRITTEN: dict[BoxForm, str] = {
+    "xyxy": "left, top, right, bottom",
+    "xywh": "left, top, width, height",
+    "cxcywh": "middle, width, height",
+}
+
 OF_IMAGE = ("image_id", "size", "orig_size")
 """Entries of an image that may happen to be as long as it has objects."""
 
-OF_OBJECT = ("labels", "masks", "area", "iscrowd")
+OF_OBJECT = ("labels", "class_labels", "masks", "area", "iscrowd")
 """Entries that would no longer belong to the boxes, if they stayed as they are."""
 
 
 def mix_objects(
-    targets: Sequence[Objects], plan: MixPlan, *, min_visible: float = 0.1
+    targets: Sequence[Objects],
+    plan: MixPlan,
+    *,
+    min_visible: float = 0.1,
+    form: BoxForm | None = None,
+    normalized: bool = False,
+    weighted: bool = True,
 ) -> list[dict[str, Any]]:
     """Join the objects of every image with its partner's.
 
@@ -37,22 +57,30 @@ def mix_objects(
 
     Args:
         targets: For each image of the batch a dict, as torchvision's detection models take it: ``"boxes"``
-            (N, 4) float, left, top, right, bottom in pixels, or ``"keypoints"`` (N, K, 3), x, y, visibility,
-            or both; whatever other tensor has one entry an object in every image, such as ``"labels"`` (N,),
-            goes with them, ``"masks"`` (N, H, W) are pasted, and ``"area"`` (N,) shrinks with its box. All
-            else (``"image_id"``) stays the image's. Where images are blended, boxes may be of any form.
+            (N, 4), of the form below, or ``"keypoints"`` (N, K, 3), x and y in pixels, visibility, or both;
+            whatever other tensor has one entry an object in every image, such as ``"labels"`` (N,), goes with
+            them, ``"masks"`` (N, H, W) are pasted, and ``"area"`` (N,) shrinks with its box. All else
+            (``"image_id"``) stays the image's.
         plan: The plan that mixed the images.
         min_visible: Share of a box's area, in [0, 1].
+        form: How boxes are written, in and out: ``"xyxy"`` (left, top, right, bottom), ``"xywh"`` (left, top,
+            width, height) or ``"cxcywh"`` (middle, width, height; Ultralytics' "xywh"). If left out:
+            the ``format`` of torchvision's ``BoundingBoxes``, ``"xyxy"`` for other tensors.
+        normalized: Whether boxes are shares of the width and height of the images as they were mixed, (H, W)
+            with their padding, and not pixels: ``form="cxcywh", normalized=True`` is that of YOLO's files and
+            of transformers' detectors. Where images are blended, neither this nor the form matters.
+        weighted: Whether objects get ``"weights"``; without, all of both images count in full.
 
     Returns:
         New dicts, with ``"weights"`` (N,) float32, ``lam`` or ``1 - lam`` where images are blended, 1 where
-        they are pasted. The number of objects is asked of the device.
+        they are pasted. Boxes are of the form that they had; those of torchvision become plain tensors, and
+        whole numbers float32 where they had to be converted. The number of objects is asked of the device.
 
     Raises:
         MixError: If a dict has neither boxes nor key points, or no tensor of labels, masks, areas or crowds
-            where another has one; if boxes to be clipped are not of the form above, masks not of one size, or
-            entries not of one shape; or if the plan pastes no images, or blends each position by a weight of
-            its own.
+            where another has one; if boxes to be clipped are not of the form above, boxes of torchvision not
+            of one format, masks not of one size, or entries not of one shape; or if the plan pastes no
+            images, or blends each position by a weight of its own.
 
     Example:
         >>> one = {"boxes": torch.tensor([[0.0, 0.0, 4.0, 4.0]]), "labels": torch.tensor([3])}
@@ -61,8 +89,20 @@ def mix_objects(
         >>> first, second = mix_objects([one, two], plan)
         >>> first["labels"].tolist(), first["weights"].tolist(), second["labels"].tolist()
         ([3, 5], [0.75, 0.25], [5])
+
+    Beside a mixer, for boxes that it would take for pixels:
+        >>> import batchmix as bm
+        >>> mixer, x = bm.CutMix(1.0, seed=0), torch.rand(2, 3, 8, 8)
+        >>> objects = [{"boxes": torch.tensor([[0.5, 0.5, 0.4, 0.2]]), "labels": torch.tensor([3])}] * 2
+        >>> plan = mixer.plan(x)
+        >>> x, y = mixer(x, objects, plan=plan, kinds={"y": "pass"})
+        >>> y = mix_objects(y, plan, form="cxcywh", normalized=True)
     """
     check_probability(min_visible, "min_visible")
+    if form is not None:
+        check_choice("form", form, get_args(BoxForm))
+    check_flag("normalized", normalized)
+    check_flag("weighted", weighted)
     check_is_plan(plan)
     if not isinstance(targets, Sequence):
         raise MixError.of("targets", targets, "a list of dicts, one an image")
@@ -80,33 +120,48 @@ def mix_objects(
             f"plan takes one of images (B, C, H, W) for boxes, got one whose mask is {describe(plan.mask)}"
         )
     entries = _entries(targets)
-    if plan.mask is not None and "boxes" in targets[0]:
-        _check_form(entries)
-        _check_pixels(torch.cat([image["boxes"] for image in entries]))
+    has_boxes = "boxes" in targets[0]
+    written = _form_of(entries, form) if has_boxes else "xyxy"
+    pixels, scale = entries, None
+    converts = plan.mask is not None and has_boxes and (written != "xyxy" or normalized)
+    if plan.mask is not None and has_boxes:
+        _check_boxes(torch.cat([image["boxes"] for image in entries]), written, normalized)
+        scale = (plan.mask.shape[-1], plan.mask.shape[-2]) if normalized else None
+    if converts:
+        entries = [image | {"boxes": _as_floats(image["boxes"])} for image in entries]
+        pixels = [image | {"boxes": _to_pixels(image["boxes"], written, scale)} for image in entries]
     if "masks" in entries[0]:
         _check_masks(entries, None if plan.mask is None else tuple(plan.mask.shape[-2:]))
     mixed: list[dict[str, Any]] = []
     for place, (partner, lam) in enumerate(zip(plan.partner.tolist(), plan.lam.tolist(), strict=True)):
         if partner == place and plan.window is None:  # its own partner: as it was, whatever the weight
             lam = 1.0
-        if plan.mask is None or lam == 1:  # whole images: who is not mixed stays as it is
-            parts = _weighted(entries[place], lam), _weighted(entries[partner], 1 - lam)
+        pasted = plan.mask is not None and lam != 1  # who is not mixed stays as it is
+        if plan.mask is None or not pasted:
+            parts = [entries[place], entries[partner]]
+            weights = [lam, 1 - lam]
+            parts = [part if weight else _none_of(part) for part, weight in zip(parts, weights, strict=True)]
         else:
             row = place if len(plan.mask) > 1 else 0
-            own, others = plan.mask[row, 0], entries[partner]
+            own, others = plan.mask[row, 0], pixels[partner]
             if plan.window is not None:
                 others = _resized(others, plan.window[place], tuple(own.shape))
-            parts = _visible(entries[place], own, min_visible), _visible(others, ~own, min_visible)
+            parts = [_visible(pixels[place], own, min_visible), _visible(others, ~own, min_visible)]
+            weights = [1.0, 1.0]
+        if weighted:
+            weighed = zip(parts, weights, strict=True)
+            parts = [part | {"weights": _ones(part) * weight} for part, weight in weighed]
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        if pasted and converts:
+            boxes = _from_pixels(joined["boxes"], written, scale)
+            joined["boxes"] = boxes.to(entries[place]["boxes"].dtype)
         mixed.append({**targets[place], **joined})
     return mixed
 
 
-def _weighted(entries: Entries, weight: float) -> Entries:
-    """All objects, each with the weight of its image; none where that is 0."""
-    if weight == 0:
-        entries = {name: entry[:0] for name, entry in entries.items()}
-    return entries | {"weights": _ones(entries) * weight}
+def _none_of(entries: Entries) -> Entries:
+    """No object, as where the weight of an image is 0."""
+    return {name: entry[:0] for name, entry in entries.items()}
 
 
 def _visible(entries: Entries, mask: Tensor, min_visible: float) -> Entries:
@@ -124,8 +179,7 @@ def _visible(entries: Entries, mask: Tensor, min_visible: float) -> Entries:
             entries["area"] = entries["area"] * share.to(torch.float32)
     if "masks" in entries:
         keep = keep & (entries["masks"] != 0).flatten(1).any(1)
-    kept = {name: entry[keep] for name, entry in entries.items()}
-    return kept | {"weights": _ones(kept)}
+    return {name: entry[keep] for name, entry in entries.items()}
 
 
 def _resized(entries: Entries, window: Tensor, size: tuple[int, ...]) -> Entries:
@@ -148,6 +202,36 @@ def _resized(entries: Entries, window: Tensor, size: tuple[int, ...]) -> Entries
         windows = window.expand(len(entries["masks"]), 4)
         entries["masks"] = resize_into(entries["masks"].unsqueeze(1), windows, nearest=True).squeeze(1)
     return entries
+
+
+def _to_pixels(boxes: Tensor, form: BoxForm, scale: tuple[int, int] | None) -> Tensor:
+    """Boxes (N, 4) as left, top, right, bottom in pixels.
+
+    ``scale`` is the width and height of the images where boxes are shares of them.
+    """
+    wide = boxes.to(widest_on(boxes.device))
+    first, second = wide[:, :2], wide[:, 2:]
+    if form == "cxcywh":
+        first = first - second / 2
+    if form != "xyxy":
+        second = first + second
+    corners = torch.cat([first, second], 1)
+    return corners if scale is None else corners * corners.new_tensor([*scale, *scale])
+
+
+def _from_pixels(boxes: Tensor, form: BoxForm, scale: tuple[int, int] | None) -> Tensor:
+    """The way back."""
+    if scale is not None:
+        boxes = boxes / boxes.new_tensor([*scale, *scale])
+    if form == "xyxy":
+        return boxes
+    first, second = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    return torch.cat([first + second / 2 if form == "cxcywh" else first, second], 1)
+
+
+def _as_floats(boxes: Tensor) -> Tensor:
+    """The middle of a box, and what is left of a small one, is no whole number."""
+    return boxes if boxes.is_floating_point() else boxes.float()
 
 
 def _see_boxes(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -243,15 +327,24 @@ def _check_objects(name: str, objects: Any) -> None:
             raise MixError(f"{name}[{key!r}] takes a tensor {shape}, got {describe(value)}")
 
 
-def _check_form(entries: Sequence[Entries]) -> None:
-    """Boxes of torchvision say their own form, which a sum of the images' would no longer do."""
+def _form_of(entries: Sequence[Entries], given: BoxForm | None) -> BoxForm:
+    """How all boxes are written: as given, or as those of torchvision say, which they do not once joined."""
+    said = {}
     for place, image in enumerate(entries):
-        form = getattr(getattr(image["boxes"], "format", None), "name", "XYXY")
-        if form != "XYXY":
+        own = getattr(getattr(image["boxes"], "format", None), "name", None)
+        if len(image["boxes"]):  # none are of any form
+            said[place] = str(own or given or "xyxy").lower()
+    form: Any = given or next(iter(said.values()), "xyxy")
+    for place, own in said.items():
+        if own != form:
+            wanted = "form says" if given else f"targets[{next(iter(said))}] has"
             raise MixError(
-                f"targets[{place}]['boxes'] takes the format XYXY where images are pasted, got {form}: "
-                "torchvision's v2.ConvertBoundingBoxFormat('XYXY') converts them"
+                f"targets[{place}]['boxes'] takes the format {form.upper()}, as {wanted}, got {own.upper()}: "
+                f"torchvision's v2.ConvertBoundingBoxFormat({form.upper()!r}) converts them"
             )
+    check_choice("form", form, get_args(BoxForm))
+    found: BoxForm = form
+    return found
 
 
 def _check_masks(entries: Sequence[Entries], size: tuple[int, ...] | None) -> None:
@@ -266,14 +359,23 @@ def _check_masks(entries: Sequence[Entries], size: tuple[int, ...] | None) -> No
             )
 
 
-def _check_pixels(boxes: Tensor) -> None:
-    """Boxes of another form, centre and size or shares of the image, would be cut in the wrong places."""
+def _check_boxes(boxes: Tensor, form: BoxForm, normalized: bool) -> None:
+    """Boxes that are written in another way would be cut in the wrong places."""
     if not len(boxes):
         return
-    sides = boxes[:, 2:] - boxes[:, :2]
+    sides = boxes[:, 2:] - boxes[:, :2] if form == "xyxy" else boxes[:, 2:]
     side, end = torch.stack([sides.min(), boxes.max()]).tolist()  # one question to the device for both
-    if side < 0 or end <= 1:
-        got = "shares of the image" if side >= 0 else "some whose right or bottom comes first"
+    got = ""
+    if side < 0:
+        first = "right or bottom comes first" if form == "xyxy" else "width or height is negative"
+        got = f"some whose {first}"
+    elif not normalized and end <= 1:
+        got = "shares of the image"
+    elif normalized and end > 2:  # a box may reach outside, but not so far
+        got = f"numbers up to {end:g}"
+    if got:
+        unit = "shares of the image" if normalized else "pixels"
         raise MixError(
-            f"targets takes boxes of left, top, right, bottom in pixels where images are pasted, got {got}"
+            f"targets takes boxes of {_WRITTEN[form]} in {unit} where images are pasted, or form and "
+            f"normalized of bm.mix_objects that say what they are, got {got}"
         )

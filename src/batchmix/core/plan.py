@@ -166,8 +166,10 @@ def floats_for(name: str, value: Tensor) -> str:
     """
     if value.is_complex():  # a spectrogram
         return f"floating point samples, such as torch.view_as_real({name})"
-    if value.dtype == torch.int16:  # sound
+    if value.dtype == torch.int16 and value.dim() < 4:  # sound
         return f"floating point samples, such as {name}.float() / 32768"
+    if value.dtype == torch.int16:  # scans, whose values of interest a window has
+        return f"floating point samples, such as ({name}.float() - low) / (high - low)"
     if value.dtype == torch.uint8 or value.dim() >= 4:
         return f"floating point samples, such as {name}.float() / 255"
     return "floating point samples (TokenCutMix and TabularCutMix paste ids)"

@@ -27,7 +27,8 @@ def from_next_rank(*tensors: Tensor, check: bool = True) -> tuple[Tensor, ...]:
     All ranks call it at the same step, as any collective. What a step sends over the network is each tensor
     once, ``sum(t.numel() * t.element_size() for t in tensors)`` bytes from every rank (77 MB for 128 float32
     images of 3x224x224: mix uint8 batches after this call, or half precision ones), and 16 bytes to every
-    rank for the check. Gradients do not flow back.
+    rank for the check. Gradients do not flow back. It is for processes that have batches of their own: those
+    that share one, as under tensor parallelism, would give it to one another.
 
     Args:
         tensors: Of any dtype, on the device that the process group's backend takes (nccl: CUDA, gloo: CPU).

@@ -51,7 +51,7 @@ def fine_grained(x: Tensor) -> Tensor:
     check_images(x)
     grey = x.detach().float().mean(1)
     grey = _smooth(_smooth(grey - grey.mean((1, 2), keepdim=True)))  # small numbers keep the sums exact
-    sums = F.pad(grey.cumsum(1).cumsum(2), (1, 0, 1, 0))
+    sums = F.pad(_running_sums(_running_sums(grey, 1), 2), (1, 0, 1, 0))
     found, most = torch.zeros_like(grey), max(grey.shape[1:])
     for reach, times in Counter(min(reach, most) for reach in _SURROUNDS).items():
         (top, bottom), (left, right) = (_window(side, reach, x.device) for side in grey.shape[1:])
@@ -116,6 +116,23 @@ def _smooth(maps: Tensor) -> Tensor:
     wide = F.pad(maps.unsqueeze(1), (1, 1, 1, 1), mode="replicate").squeeze(1)
     tall = (wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:]) / 4
     return (tall[:, :, :-2] + 2 * tall[:, :, 1:-1] + tall[:, :, 2:]) / 4
+
+
+def _running_sums(values: Tensor, axis: int) -> Tensor:
+    """``values.cumsum(axis)``; by shifted additions where a GPU's own is refused, as not deterministic."""
+    if not (values.is_cuda and torch.are_deterministic_algorithms_enabled()):
+        return values.cumsum(axis)
+    return _shifted_sums(values, axis)
+
+
+def _shifted_sums(values: Tensor, axis: int) -> Tensor:
+    """The same, in as many additions as the side has binary digits."""
+    reach, side = 1, values.shape[axis]
+    while reach < side:
+        further = values.narrow(axis, reach, side - reach) + values.narrow(axis, 0, side - reach)
+        values = torch.cat([values.narrow(axis, 0, reach), further], axis)
+        reach *= 2
+    return values
 
 
 def _window(side: int, reach: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from batchmix.core.plan import MixPlan, as_rows, check_is_plan, describe, placed
+from batchmix.core.sampling import check_count
 from batchmix.core.torch_losses import MIXED_LOSSES, blend_targets, entries_of
 from batchmix.errors import MixError
 
@@ -116,12 +117,13 @@ class MixedTarget:
             hot.scatter_add_(-1, entry.labels.unsqueeze(-1), entry.kept.unsqueeze(-1))
         return hot
 
-    def expected_accuracy(self, logits: Tensor, *, ignore_index: int = -100) -> Tensor:
+    def expected_accuracy(self, logits: Tensor, *, ignore_index: int = -100, top_k: int = 1) -> Tensor:
         """Share of correct predictions, each of the two labels counted with its weight.
 
         Args:
             logits: (B, K) or (B, K, ...), for class ids (B) or (B, ...).
             ignore_index: A class id that is left out of the mean, as in ``F.cross_entropy``.
+            top_k: A label counts where it is among so many of the largest logits, 1 to K.
 
         Returns:
             0-d float32 in [0, 1], NaN where all is ignored. At ``lam`` 1 it is the accuracy.
@@ -129,8 +131,29 @@ class MixedTarget:
         Raises:
             MixError: If the shapes do not fit, or the targets are not class ids.
         """
-        correct, count = count_correct(logits, self, ignore_index)
+        correct, count = count_correct(logits, self, ignore_index, top_k)
         return correct / count
+
+    def union(self) -> Tensor:
+        """Labels of both samples in full, for multi-hot targets: what can be heard is heard at any volume.
+
+        Returns:
+            ``max(a, b)`` where both have a weight, else the target of the one that has; like ``a``.
+
+        Raises:
+            MixError: If the targets are whole numbers, which may be class ids.
+
+        Example:
+            >>> birds = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+            >>> MixedTarget(birds, birds.flip(0), torch.tensor([0.75, 1.0])).union()
+            tensor([[1., 0., 1.],
+                    [0., 0., 1.]])
+        """
+        if not self.a.is_floating_point():
+            raise MixError(f"a takes floats for a union, as target.float() has them, got {describe(self.a)}")
+        lam = as_rows(self.lam, self.a.dim())
+        either = torch.where(lam < 1, torch.maximum(self.a, self.b), self.a)
+        return torch.where(lam > 0, either, self.b)
 
     # What a batch of targets does
 
@@ -347,7 +370,9 @@ class MixedTarget:
         return mixed(*args, **(kwargs or {}))
 
 
-def count_correct(logits: Tensor, target: MixedTarget | Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+def count_correct(
+    logits: Tensor, target: MixedTarget | Tensor, ignore_index: int, top_k: int = 1
+) -> tuple[Tensor, Tensor]:
     """Correct predictions by the weights of their labels, and all labels by theirs: 0-d float32, both.
 
     What an accuracy divides, for metrics that add it up over batches.
@@ -368,10 +393,11 @@ def count_correct(logits: Tensor, target: MixedTarget | Tensor, ignore_index: in
             "logits takes two classes or more for an accuracy, as torch.cat([-z, z], 1) has for one logit z, "
             f"got {describe(logits)}"
         )
-    guess = logits.argmax(1)
+    top_k = check_count("top_k", top_k, 1, logits.shape[1])
+    guesses = logits.argmax(1, keepdim=True) if top_k == 1 else logits.topk(top_k, 1).indices
     own, partners = entries_of(target.a, target.b, target.lam, None, ignore_index)
-    right = own.kept * (guess == own.labels) + partners.kept * (guess == partners.labels)
-    return right.sum(), (own.kept + partners.kept).sum()
+    right = [entry.kept * (guesses == entry.labels.unsqueeze(1)).any(1) for entry in (own, partners)]
+    return (right[0] + right[1]).sum(), (own.kept + partners.kept).sum()
 
 
 def _cat(tensors: Sequence[MixedTarget | Tensor], dim: int = 0) -> MixedTarget:
@@ -382,9 +408,15 @@ def _cat(tensors: Sequence[MixedTarget | Tensor], dim: int = 0) -> MixedTarget:
     return MixedTarget(*(torch.cat(parts) for parts in zip(*mixed, strict=True)))
 
 
+def _tensor_split(target: MixedTarget, indices_or_sections: Any, dim: int = 0) -> tuple[MixedTarget, ...]:
+    """As ``torch.distributed.pipelining`` cuts a batch of targets."""
+    return target._cut(torch.tensor_split, indices_or_sections, dim)
+
+
 OF_SAMPLES: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.split: MixedTarget.split,
     torch.chunk: MixedTarget.chunk,
+    torch.tensor_split: _tensor_split,
     torch.cat: _cat,
     torch.concat: _cat,
 }

@@ -87,6 +87,8 @@ def nll_loss(
     a, b, lam = target
     _refuse_legacy(size_average, reduce)
     _check_rows(input, lam)
+    if a.is_floating_point():  # torch takes no soft labels here either
+        raise MixError(f"target takes class ids, whole numbers, for nll_loss, got {describe(a)}")
     _check_places(input, a)
     log_probs = _as_autocast(input)
     weight = _class_weights(weight, log_probs)
@@ -246,8 +248,8 @@ def _is_divided_in_float32(picked: Tensor) -> bool:
 
 def _as_autocast(input: Tensor) -> Tensor:  # noqa: A002
     """In float32 under autocast, which casts for cross entropy, not for a gather or a CPU's log-softmax."""
-    half = input.dtype in HALVES
-    return input.float() if half and torch.is_autocast_enabled(input.device.type) else input
+    cast = input.dtype in HALVES and not input.is_meta  # which has no autocast to ask for
+    return input.float() if cast and torch.is_autocast_enabled(input.device.type) else input
 
 
 def _fused_for(input: Tensor) -> Any:  # noqa: A002

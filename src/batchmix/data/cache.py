@@ -56,9 +56,17 @@ def may_keep(folder: Path) -> bool:
         folder: Need not exist.
 
     Returns:
-        True where it is new, empty, or has been our cache before.
+        True where it is new, empty but for what a killed fetch left, or has been our cache before.
     """
-    return not folder.exists() or not any(folder.iterdir()) or any((folder / name).is_file() for name in KEPT)
+    if not folder.exists():
+        return True
+    names = [path.name for path in folder.iterdir()]
+    return all(map(_is_part, names)) or any((folder / name).is_file() for name in KEPT)
+
+
+def _is_part(name: str) -> bool:
+    """Whether it is a temporary file or folder of a fetch, as ``write_whole`` and ``fetch_npm`` name them."""
+    return name.startswith((".npm-", *(f".{kept}." for kept in KEPT))) and name.endswith(".part")
 
 
 def prepare_folder(folder: Path, size: int) -> None:

@@ -51,7 +51,7 @@ def decode_square(path: Path, size: int) -> NDArray[np.uint8]:
     Raises:
         Exception: Nearly any, as Pillow and the formats' libraries raise it, if the image cannot be decoded.
     """
-    from PIL import ExifTags, Image
+    from PIL import Image
 
     with Image.open(path) as image:
         # At twice the size, as Pillow's thumbnail() does: JPEG's coarse scaling is then hardly seen.
@@ -60,8 +60,7 @@ def decode_square(path: Path, size: int) -> NDArray[np.uint8]:
         extent = image.size if drafted is None else drafted[1][2:]
         square = to_square(_as_rgb(image), size, extent)
         # Turned last, as the square is small and its middle stays the middle.
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-        return np.asarray(square if turn is None else square.transpose(Image.Transpose[turn]))
+        return np.asarray(_turned(square, image))
 
 
 def decode_crop(
@@ -83,7 +82,7 @@ def decode_crop(
     Raises:
         Exception: As ``decode_square``.
     """
-    from PIL import ExifTags, Image
+    from PIL import Image
 
     with Image.open(path) as image:
         width, height = image.size
@@ -93,8 +92,7 @@ def decode_crop(
         x, y = image.size[0] / width, image.size[1] / height
         box = (left * x, top * y, min(right * x, image.size[0]), min(bottom * y, image.size[1]))
         square = _as_rgb(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-        return np.asarray(square if turn is None else square.transpose(Image.Transpose[turn]))
+        return np.asarray(_turned(square, image))
 
 
 def to_square(image: Image.Image, size: int, extent: tuple[float, float] | None = None) -> Image.Image:
@@ -114,6 +112,20 @@ def to_square(image: Image.Image, size: int, extent: tuple[float, float] | None 
     short = min(width, height)
     left, top = (width - short) / 2, (height - short) / 2
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short))
+
+
+def _turned(square: Image.Image, image: Image.Image) -> Image.Image:
+    """A square turned as the EXIF orientation of its image says; as it is where that cannot be read."""
+    from PIL import ExifTags, Image
+
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except MemoryError:
+        raise
+    except Exception:  # of damaged EXIF, on which Pillow raises nearly anything, though the pixels are whole
+        return square
+    turn = _TURNS.get(orientation)
+    return square if turn is None else square.transpose(Image.Transpose[turn])
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

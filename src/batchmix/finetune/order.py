@@ -43,13 +43,21 @@ class Order:
         world: Who shares a batch.
         mixer: Where partners may be other ranks': what draws the mix of the whole batch. Else None.
         size: Side of the images in pixels, for that draw.
+        device: Where it is drawn: that of the images, as in one process, whose generator is another on a GPU.
     """
 
     def __init__(
-        self, count: int, batch_size: int, seed: int, world: World, mixer: bm.Mixer | None, size: int
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        world: World,
+        mixer: bm.Mixer | None,
+        size: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.world, self.mixer, self.size = world, mixer, size
+        self.world, self.mixer, self.size, self.device = world, mixer, size, device
         self.steps_per_epoch = count // batch_size
         self._kept: tuple[int, NDArray[np.int64]] | None = None
 
@@ -61,13 +69,17 @@ class Order:
         return epoch, self._kept[1][place * self.batch_size : (place + 1) * self.batch_size]
 
     def part(self, step: int) -> Part:
-        """This rank's part of a mix that is drawn for all ranks, the same on each of them."""
+        """This rank's part of a mix that is drawn for all ranks, the same on each of them.
+
+        Which images to decode is read back from a GPU: a wait for it that ``--exact`` alone has.
+        """
         if self.mixer is None:
             raise TypeError("only an order with a mixer draws for the whole batch")
         _, batch = self.batch(step)
         shape = (len(batch), 3, self.size, self.size)
         with as_rank(0):
-            plan = self.mixer.plan(torch.zeros((), dtype=torch.uint8).expand(shape), step=step)
+            images = torch.zeros((), dtype=torch.uint8, device=self.device).expand(shape)
+            plan = self.mixer.plan(images, step=step)
         own = self.world.share(len(batch))
         partners = plan.partner[own].tolist()
         places = {row: place for place, row in enumerate(range(own.start, own.stop))}
@@ -78,7 +90,7 @@ class Order:
         return Part(
             batch[list(places)],
             torch.tensor([places[row] for row in partners]),
-            bm.MixPlan(torch.arange(len(lam)), lam, mask),
+            bm.MixPlan(torch.arange(len(lam), device=lam.device), lam, mask),
         )
 
     def views(self, start: int, stop: int) -> Iterator[list[View]]:

@@ -17,13 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 import batchmix as bm
+from batchmix.core.draws import Draws
 from batchmix.errors import MixError, needs, why
 from batchmix.files import write_whole
 from batchmix.finetune.config import FolderConfig
 from batchmix.finetune.files import ImageFiles
 from batchmix.finetune.order import Order
 from batchmix.finetune.views import Views, stream
-from batchmix.recipe.training import StepReport, autocast_for
+from batchmix.recipe.training import StepReport, Stopping, autocast_for
 from batchmix.scale.norm import GlobalNorm
 from batchmix.scale.world import World
 
@@ -81,7 +82,7 @@ class FolderTraining:
         self.autocast = autocast_for(device) if config.amp else contextlib.nullcontext
         self.views = Views(files, config.size, seed=config.seed, crop=config.crop, flip=config.flip)
         mixer = self.mixup if exact else None
-        self.order = Order(len(files), config.batch_size, config.seed, world, mixer, config.size)
+        self.order = Order(len(files), config.batch_size, config.seed, world, mixer, config.size, device)
         self.steps_per_epoch = self.order.steps_per_epoch
         self.steps = max(1, round(config.epochs * self.steps_per_epoch))
         self.step = 0
@@ -90,16 +91,17 @@ class FolderTraining:
     def run(
         self, stop: Callable[[], bool] = lambda: False, *, every: tuple[int, ...] = (1,), workers: int = 0
     ) -> Iterator[StepReport]:
-        """Train to the end, or until ``stop()`` holds; several ranks ask one another where a report is due.
+        """Train to the end, or until ``stop()`` holds on a rank, of which ``Stopping`` asks.
 
         Reports the steps of which ``is_due`` says so, and the one after which it stops.
         """
         batches = self.order.views(self.step, self.steps)
+        stopping = Stopping(self.world, stop)
         started = time.perf_counter()
         for x, labels in stream(self.views, batches, workers=workers, pinned=self.device.type == "cuda"):
             numbers = self._one_step(x, labels)
             due = self.is_due(every)
-            stopped = (due or self.world.size == 1) and self.world.any(stop())
+            stopped = stopping.asked(due=due)
             if not (due or stopped):
                 continue
             loss, accuracy = self.world.sum(numbers).tolist()
@@ -130,7 +132,8 @@ class FolderTraining:
     def _one_step(self, x: Tensor, labels: Tensor) -> Tensor:
         """Do one optimizer step; this rank's part of the loss and accuracy of its batch."""
         self.net.train()
-        torch.manual_seed(self.step * self.world.size + self.world.rank)  # dropout's, the same after a resume
+        place = f"{self.config.seed}/{self.world.rank}/dropout/{self.step}"
+        torch.manual_seed(Draws.of(self.step, place).seed)  # dropout's, the same after a resume
         x, y = self._mix(x.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True))
         norms = GlobalNorm() if self.exact and self.world.size > 1 else contextlib.nullcontext()
         with self.autocast(), norms:

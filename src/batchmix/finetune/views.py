@@ -77,6 +77,8 @@ class Views(Dataset[tuple[Tensor, Tensor]]):
         for place, (index, epoch) in enumerate(views):
             try:
                 images[place] = self._decode(index, epoch)
+            except MemoryError:  # says nothing of the image
+                raise
             except Exception as error:  # damaged images raise nearly anything
                 return f"{self.files.path(index)} cannot be decoded: {why(error)}"
         labels = torch.from_numpy(self.files.labels[[index for index, _ in views]])
@@ -121,16 +123,19 @@ def lost_workers() -> Iterator[None]:
     """Around all that goes on while workers decode: torch raises the end of one wherever the training is.
 
     Raises:
-        DataError: If a worker has ended: as a rule the system killed it, as memory ran out.
+        DataError: If a worker has ended: as a rule the system killed it, as memory ran out; or if one, or
+            this process, was refused memory.
     """
+    advice = "fewer --workers or a smaller --batch-size take less of it"
     try:
         yield
+    except MemoryError as error:
+        raise DataError(f"memory ran out: {advice}") from error
     except RuntimeError as error:  # of which torch's has no type of its own
         if not str(error).startswith("DataLoader worker"):
             raise
         found = f"a process that decodes has ended ({why(error).rstrip('.')})"
-        advice = "where memory ran out, fewer --workers or a smaller --batch-size take less of it"
-        raise DataError(f"{found}: {advice}") from error
+        raise DataError(f"{found}: where memory ran out, {advice}") from error
 
 
 def _way_to_start() -> Any:

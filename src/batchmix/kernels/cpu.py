@@ -13,11 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from batchmix.errors import MixError
 from batchmix.kernels import team
 from batchmix.kernels.fused import fuse, loops
 from batchmix.kernels.layout import is_plain, is_watched, layout_of, may_write
-from batchmix.kernels.pixels import check_dtype, computed_in, constants
+from batchmix.kernels.pixels import check_images
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SMALLEST = 1 << 18  # bytes of a batch; below, a call costs more than it saves
@@ -145,17 +144,10 @@ def cut_out(boxes: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return mask, lam
 
 
-def can_mix_images(
-    x: Tensor, mask: Tensor | None = None, *, other: Tensor | None = None, out: Tensor | None = None
-) -> bool:
-    """Whether ``mix_images`` takes these: uint8, (B, C, ...), contiguous or channels last, with numba."""
-    return why_not_images(x, mask, other=other, out=out) is None
-
-
 def why_not_images(
     x: Tensor, mask: Tensor | None = None, *, other: Tensor | None = None, out: Tensor | None = None
 ) -> str | None:
-    """What is in the way of ``mix_images``; None where it takes these."""
+    """What is in the way of ``mix_images``; None for uint8, (B, C, ...), contiguous or channels last."""
     images = [image for image in (x, other) if image is not None]
     if x.dim() < 2 or any(image.dtype != torch.uint8 for image in images):
         return f"samples of {x.dtype}"
@@ -204,8 +196,5 @@ def mix_images(
     Raises:
         MixError: If ``partner`` leads outside of ``other``, or there is not one mean and std a channel.
     """
-    check_dtype(dtype)
-    normal = constants(mean, std, x.shape[1], x.device, computed_in(dtype, x.device))
-    if out is not None and (out.dtype != dtype or layout_of([x, out], mask, by_channel=True) is None):
-        raise MixError("out takes memory of the shape, the memory format and the dtype of the result")
+    normal = check_images(x, mask, mean, std, out, dtype)
     return fuse(x, partner, lam, mask, x if other is None else other, out, normal, dtype)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from batchmix.kernels import fused
-from batchmix.kernels.layout import HUGE_PAGE, fresh_like, is_watched
+from batchmix.kernels.layout import HUGE_PAGE, fresh_like, is_seen
 from batchmix.kernels.threads import share, threads_for
 
 FLOATS = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
@@ -46,7 +46,7 @@ def can_fuse(
         return False
     if type(logits) is not Tensor and type(logits) is not nn.Parameter:
         return False
-    if not type(a) is type(b) is type(lam) is Tensor or _is_seen():
+    if not type(a) is type(b) is type(lam) is Tensor or is_seen():
         return False
     if logits.dim() != 2 or not logits.shape[:1] == a.shape == b.shape == lam.shape:
         return False
@@ -125,13 +125,17 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        gradient = _gradient if _is_in_memory(grad) else _gradient_in_steps
-        return gradient(grad, *ctx.saved_tensors, *ctx.rest), None, None, None, None
+        (logits, a, b, lam), (kept, index, smoothing) = ctx.saved_tensors, ctx.rest
+        if _is_in_memory(grad):
+            gradient = _gradient(grad, logits, a, b, lam, kept, index, smoothing)
+        else:
+            gradient = gradient_in_steps(grad, logits, a, b, lam, kept[-1], index, smoothing)
+        return gradient, None, None, None, None
 
 
 def _is_in_memory(grad: Tensor) -> bool:
     """Whether the values can be read where they lie, and nobody wants to see what is done with them."""
-    if torch.is_grad_enabled() or type(grad) is not Tensor or _is_seen():
+    if torch.is_grad_enabled() or type(grad) is not Tensor or is_seen():
         return False
     return torch._C._has_storage(grad) and not grad.is_neg() and not grad._is_zerotensor()
 
@@ -141,7 +145,8 @@ def _gradient(
     label_smoothing: float,
 ) -> Tensor:  # fmt: skip
     loops, rows = _loops(logits.dtype), len(logits)
-    logits = logits if logits.stride(1) == 1 else logits.contiguous()  # a hook may have kept it otherwise
+    if logits.stride(1) != 1 or logits.stride(0) < logits.shape[1]:  # a hook has moved them; rows overlap
+        logits = logits.contiguous()
     gradient = fresh_like(logits) if logits.nbytes > HUGE_PAGE else torch.empty_like(logits)
     given = _given(logits, a, b, lam, kept, ignore_index, label_smoothing)
     above = (grad.data_ptr(), loops.LIKE[grad.dtype], grad.stride(0) if grad.dim() else 0)
@@ -154,19 +159,19 @@ def _gradient(
     return gradient
 
 
-def _gradient_in_steps(
-    grad: Tensor, logits: Tensor, a: Tensor, b: Tensor, lam: Tensor, kept: Tensor, ignore_index: int,
+def gradient_in_steps(
+    grad: Tensor, logits: Tensor, a: Tensor, b: Tensor, lam: Tensor, unit: Tensor, ignore_index: int,
     label_smoothing: float,
 ) -> Tensor:  # fmt: skip
-    """The same in operations that have derivatives themselves."""
-    labels, shares = torch.stack((a, b), 1), torch.stack((lam, 1 - lam), 1).to(kept.dtype)
+    """The same in operations that have derivatives themselves; a loss of 1 counts ``unit`` in the result."""
+    labels, shares = torch.stack((a, b), 1).long(), torch.stack((lam, 1 - lam), 1).to(unit.dtype)
     ignored = labels == ignore_index
     labels, shares = labels.masked_fill(ignored, 0), shares.masked_fill(ignored, 0)
-    probs, count = torch.softmax(logits, 1, dtype=kept.dtype), shares.sum(1, keepdim=True)
+    probs, count = torch.softmax(logits, 1, dtype=unit.dtype), shares.sum(1, keepdim=True)
     hot = torch.zeros_like(probs).scatter_add(1, labels, shares)
     wanted = (1 - label_smoothing) * hot + label_smoothing / logits.shape[1] * count
     # What does not count has no gradient, even where the loss is divided by 0.
-    factor = grad.reshape(-1, 1) * torch.where(count > 0, kept[-1], 0)
+    factor = grad.reshape(-1, 1) * torch.where(count > 0, unit, 0)
     return ((count * probs - wanted) * factor).to(logits.dtype)
 
 
@@ -203,16 +208,6 @@ def _wide(logits: Tensor) -> torch.dtype:
 
 def _is_cast(logits: Tensor) -> bool:
     return logits.dtype in HALVES and torch.is_autocast_enabled(logits.device.type)
-
-
-def _is_seen() -> bool:
-    """Whether somebody looks at each operation: a compiler, a tracer, a mode, a transform of torch.func."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-        or is_watched(())
-    )
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from batchmix.errors import MixError
-from batchmix.kernels.layout import Layout, flat, fresh_like, layout_of, row_stride
+from batchmix.kernels.layout import Layout, check_layout, flat, fresh_like, row_stride
 from batchmix.kernels.pixels import Constants
 from batchmix.kernels.threads import share, threads_for
 
@@ -54,9 +54,7 @@ def fuse(
     result = fresh_like(x, dtype) if out is None else out
     if x.numel() == 0:
         return result
-    layout = layout_of([x], mask, by_channel=normal is not None)
-    if layout is None:
-        raise MixError("x takes samples that lie in memory without gaps, in the order of the mask")
+    layout = check_layout(x, mask, by_channel=normal is not None)
     in_place = normal is None and result.data_ptr() == x.data_ptr() and other is x
     if in_place and ends is None:  # a row that several need cannot be overwritten
         x = other = fresh_like(x).copy_(x)

@@ -13,34 +13,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from batchmix.errors import MixError
 from batchmix.kernels.launching import OPTIONS, Config, choose, kernels, on, why_torch
-from batchmix.kernels.layout import Layout, layout_of, may_write, row_stride
-from batchmix.kernels.pixels import Constants, check_dtype, computed_in, constants
+from batchmix.kernels.layout import Layout, check_layout, fresh_like, layout_of, may_write, row_stride
+from batchmix.kernels.pixels import Constants, check_images
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-SMALLEST = 1 << 22  # bytes of a batch: an estimate, below which a launch from Python is what a call costs
 CONFIGS = (Config(2048, 4), Config(1024, 4), Config(4096, 8), Config(4096, 4))
 CONFIGS_IN_PLACE = (Config(8192, 8), Config(4096, 4), Config(16384, 16))
 ROWS_IN_PLACE = 1024  # more do not fit in a program's registers
 LINE = 16  # values of a row that a program reads at least: fewer would waste what memory brings
-
-
-def can_mix(
-    x: Tensor,
-    partner: Tensor,
-    lam: Tensor,
-    mask: Tensor | None = None,
-    *,
-    other: Tensor | None = None,
-    out: Tensor | None = None,
-) -> bool:
-    """Whether ``mix`` takes these, and the batch is large enough to gain by it.
-
-    False wherever torch has to see the operations: under autograd, tracing, compilation, torch.func, and for
-    subclasses of Tensor. The first call that is true imports Triton and compiles.
-    """
-    return x.nbytes >= SMALLEST and why_not(x, partner, lam, mask, other=other, out=out) is None
 
 
 def why_not(
@@ -52,7 +33,11 @@ def why_not(
     other: Tensor | None = None,
     out: Tensor | None = None,
 ) -> str | None:
-    """What is in the way of ``mix``, whatever the size; None where it takes these."""
+    """What is in the way of ``mix``; None where it takes these, for which the first call compiles.
+
+    Something is wherever torch has to see the operations: under autograd, tracing, compilation, torch.func,
+    and for subclasses of Tensor.
+    """
     images = [image for image in (x, other, out) if image is not None]
     if x.dtype not in FLOATS or any(image.dtype != x.dtype for image in images):
         return f"samples of {x.dtype}"
@@ -71,7 +56,7 @@ def mix(
     other: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """``w*x[i] + (1-w)*other[partner[i]]`` for every row, for what ``can_mix`` takes.
+    """``w*x[i] + (1-w)*other[partner[i]]`` for every row, where ``why_not`` has no reason.
 
     Where ``out`` is ``x``, up to 1024 rows are mixed where they lie: a program reads its columns of all of
     them before it writes, so that the partners need not be a permutation. More rows take a copy of the batch.
@@ -88,8 +73,8 @@ def mix(
     Returns:
         ``out``, or a new tensor with the memory format of ``x``.
     """
-    layout = _layout(x, mask, by_channel=False)
-    result = torch.empty_like(x) if out is None else out
+    layout = check_layout(x, mask, by_channel=False)
+    result = fresh_like(x) if out is None else out
     in_place = other is None or other is x
     in_place = in_place and result.data_ptr() == x.data_ptr() and x.numel() > 0
     if not in_place:
@@ -101,17 +86,10 @@ def mix(
     return _written(result)
 
 
-def can_mix_images(
-    x: Tensor, mask: Tensor | None = None, *, other: Tensor | None = None, out: Tensor | None = None
-) -> bool:
-    """Whether ``mix_images`` takes these: uint8, (B, C, ...), contiguous or channels last, on a GPU."""
-    return why_not_images(x, mask, other=other, out=out) is None
-
-
 def why_not_images(
     x: Tensor, mask: Tensor | None = None, *, other: Tensor | None = None, out: Tensor | None = None
 ) -> str | None:
-    """What is in the way of ``mix_images``; None where it takes these."""
+    """What is in the way of ``mix_images``; None for uint8, (B, C, ...), contiguous or channels last."""
     images = [image for image in (x, other) if image is not None]
     if x.dim() < 2 or any(image.dtype != torch.uint8 for image in images):
         return f"samples of {x.dtype}"
@@ -156,12 +134,9 @@ def mix_images(
     Raises:
         MixError: If there is not one mean and std a channel.
     """
-    check_dtype(dtype)
-    normal = constants(mean, std, x.shape[1], x.device, computed_in(dtype, x.device))
-    if out is not None and (out.dtype != dtype or layout_of([x, out], mask, by_channel=True) is None):
-        raise MixError("out takes memory of the shape, the memory format and the dtype of the result")
-    result = torch.empty_like(x, dtype=dtype) if out is None else out
-    layout = _layout(x, mask, by_channel=True)
+    normal = check_images(x, mask, mean, std, out, dtype)
+    result = fresh_like(x, dtype) if out is None else out
+    layout = check_layout(x, mask, by_channel=True)
     if mask is not None and mask.is_floating_point():
         mask = mask.float()  # so that its product with a grey level is exact in float64
     _mix_rows(x, x if other is None else other, result, partner, lam, mask, layout, normal)
@@ -183,13 +158,6 @@ def _why_memory(
     if layout_of(images, mask, by_channel=by_channel) is None:
         return "samples, or a mask, that do not lie in memory without gaps and in one order"
     return None
-
-
-def _layout(x: Tensor, mask: Tensor | None, *, by_channel: bool) -> Layout:
-    layout = layout_of([x], mask, by_channel=by_channel)
-    if layout is None:
-        raise MixError("x takes samples that lie in memory without gaps, in the order of the mask")
-    return layout
 
 
 class _Weights(NamedTuple):

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from batchmix.kernels.launching import OPTIONS, is_seen, on, why_not_here
+from batchmix.kernels.cross_entropy import gradient_in_steps
+from batchmix.kernels.launching import OPTIONS, on, why_not_here
+from batchmix.kernels.layout import is_seen
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -108,7 +110,9 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         logits, a, b, lam, parts, count = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to have derivatives itself
-            gradient = _gradient_in_steps(grad, logits, a, b, lam, count, ctx.options)
+            index, reduction, smoothing = ctx.options
+            unit = count.reciprocal() if reduction == "mean" else count.new_ones(())
+            gradient = gradient_in_steps(grad, logits, a, b, lam, unit, index, smoothing)
         else:
             gradient = _backward(grad, logits, a, b, lam, parts, count, ctx.options)
         return gradient, None, None, None, None
@@ -157,23 +161,6 @@ def _backward(
             mean=options.reduction == "mean", group=group, block=block, num_warps=warps, **OPTIONS,
         )  # fmt: skip
     return gradient
-
-
-def _gradient_in_steps(
-    grad: Tensor, logits: Tensor, a: Tensor, b: Tensor, lam: Tensor, count: Tensor, options: _Options
-) -> Tensor:
-    """The same in operations that have derivatives themselves."""
-    labels, shares = torch.stack((a, b), 1).long(), torch.stack((lam, 1 - lam), 1)
-    ignored = labels == options.ignore_index
-    labels, shares = labels.masked_fill(ignored, 0), shares.masked_fill(ignored, 0)
-    kept = shares.sum(1, keepdim=True)
-    probs = torch.softmax(logits, 1, dtype=torch.float32)
-    hot = torch.zeros_like(probs).scatter_add(1, labels, shares)
-    smoothing = options.label_smoothing
-    wanted = (1 - smoothing) * hot + smoothing / logits.shape[1] * kept
-    factor = grad.float().reshape(-1, 1)
-    factor = factor / count if options.reduction == "mean" else factor
-    return torch.where(kept == 0, 0, (kept * probs - wanted) * factor).to(logits.dtype)
 
 
 def _blocks(rows: int, classes: int) -> tuple[int, int, int]:

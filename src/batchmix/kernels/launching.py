@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from batchmix.errors import shorten
-from batchmix.kernels.layout import is_watched
+from batchmix.kernels.layout import is_seen, is_watched
 
 # Rows and labels out of range stop the device, as in torch's own kernels; no other checks are compiled in.
 # What is to be multiplied and added in one rounding says so itself.
@@ -53,16 +53,6 @@ def why_torch(tensors: Sequence[Tensor]) -> str | None:
     ):
         return "tensors that do not all lie on one device as they are"
     return why_not_here(device)
-
-
-def is_seen() -> bool:
-    """Whether somebody looks at each operation: a compiler, a tracer, a mode, a transform of torch.func."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-        or is_watched(())
-    )
 
 
 def why_not_here(device: torch.device) -> str | None:

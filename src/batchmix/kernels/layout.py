@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from batchmix.errors import MixError
+
 HUGE_PAGE = 1 << 21
 MADV_HUGEPAGE = 14  # of Linux
 
@@ -32,6 +34,16 @@ def is_watched(tensors: Sequence[Tensor]) -> bool:
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return True
     return torch.autograd.forward_ad._current_level >= 0 or torch._C._len_torch_dispatch_stack() > 0
+
+
+def is_seen() -> bool:
+    """Whether somebody looks at each operation: a compiler, a tracer, a mode, a transform of torch.func."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+        or is_watched(())
+    )
 
 
 def is_plain(tensor: Tensor) -> bool:
@@ -72,6 +84,14 @@ def layout_of(images: Sequence[Tensor], mask: Tensor | None, *, by_channel: bool
     if channels_last and (mask is None or mask.dim() == x.dim()):
         return Layout(1, size, x.shape[1])
     return None
+
+
+def check_layout(x: Tensor, mask: Tensor | None, *, by_channel: bool) -> Layout:
+    """``layout_of`` one batch, or a MixError where it has none."""
+    layout = layout_of([x], mask, by_channel=by_channel)
+    if layout is None:
+        raise MixError("x takes samples that lie in memory without gaps, in the order of the mask")
+    return layout
 
 
 def _dense_order(x: Tensor) -> list[int] | None:
@@ -123,8 +143,16 @@ def flat(x: Tensor, *, raw: bool = False) -> Any:
 
 
 def fresh_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Memory like that of ``x``, in huge pages where Linux has them: small ones cost more than the mixing."""
-    new = torch.empty_like(x, dtype=dtype)
+    """Memory like that of ``x``, in huge pages where Linux has them: small ones cost more than the mixing.
+
+    Rows that overlap, as windows do, are laid one behind the other: torch would lay each in another order.
+    """
+    size = math.prod(x.shape[1:])
+    if len(x) > 1 and x.stride(0) < size and _dense_order(x) is not None:
+        strides = (size, *x.stride()[1:])
+        new = torch.empty_strided(x.shape, strides, dtype=dtype or x.dtype, device=x.device)
+    else:
+        new = torch.empty_like(x, dtype=dtype)
     if new.device.type != "cpu":
         return new
     begin = -(-new.data_ptr() // HUGE_PAGE) * HUGE_PAGE

@@ -5,12 +5,17 @@ plane is cut into blocks, so that a row's block is still in the cache when it is
 Threads share the blocks; every value is computed alone, so that no result depends on how they are shared.
 
 bfloat16 comes as uint16, float16 as int16: numba has neither type, and the two have to be told apart.
-All that is compiled stands in this one file: numba's cache of compiled code only watches the file of a loop.
+Other files compile loops of what stands here; numba's cache watches the file of a loop alone, so that the
+names of compiled loops end in a digest of this file.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import inspect
 import platform
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -21,6 +26,7 @@ from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.extending import intrinsic, overload
 
+from batchmix.kernels import team_code
 from batchmix.kernels.team_code import in_team
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -32,10 +38,24 @@ FUSED = ("contract",)
 
 def compiled(loop: Callable[..., Any]) -> Any:
     """The loop, compiled at first use; kept on disk where there is a place to keep it."""
+    loop.__qualname__ += _digest()  # a part of the name of the file that it is kept in
     try:
         return numba.njit(cache=True, **OPTIONS)(loop)
     except RuntimeError:  # "no locator available": neither this folder nor the user's cache can be written
         return numba.njit(**OPTIONS)(loop)
+
+
+@functools.cache
+def _digest() -> str:
+    """Of this file and of ``team_code``, whose functions are compiled into the loops of other files too.
+
+    numba compiles a loop anew where the file that has the loop changed, and looks at no other.
+    """
+    try:
+        sources = inspect.getsource(sys.modules[__name__]) + inspect.getsource(team_code)
+    except OSError:  # a frozen program, which numba watches as a whole, or one without sources: not kept
+        return ""
+    return "_" + hashlib.sha256(sources.encode()).hexdigest()[:8]
 
 
 # One value
@@ -371,17 +391,20 @@ def _paste_cycles(
         size = min(block, span - begin)
         head = 0
         for end in ends:
-            at_head = order[head] * stride + begin
+            if end - head == 1:  # a row that is its own partner stays as it is
+                head = end
+                continue
             # Before anything is written, what the last row of the cycle wants of the first goes to `kept`.
-            for k in range(head - 1, end) if end - head > 1 else range(0):
-                i = order[end - 1] if k < head else order[k]
-                place = i * mask_stride + begin // inner
+            at_head, place = order[head] * stride + begin, order[end - 1] * mask_stride + begin // inner
+            runs = ends_of_runs[: find_runs(mask, place, place + size // inner, ends_of_runs)]
+            mate = 1 if mask[place] else 0
+            paste(kept, 0, block, x, at_head, span, planes, inner, runs, mate, None)
+            for k in range(head, end):
+                place = order[k] * mask_stride + begin // inner
                 runs = ends_of_runs[: find_runs(mask, place, place + size // inner, ends_of_runs)]
                 mate = 1 if mask[place] else 0
-                to = i * stride + begin
-                if k < head:
-                    paste(kept, 0, block, x, at_head, span, planes, inner, runs, mate, None)
-                elif k + 1 < end:
+                to = order[k] * stride + begin
+                if k + 1 < end:
                     source = order[k + 1] * stride + begin
                     paste(x, to, span, x, source, span, planes, inner, runs, mate, None)
                 else:

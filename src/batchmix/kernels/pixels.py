@@ -19,7 +19,7 @@ from torch import Tensor
 
 from batchmix.errors import MixError
 from batchmix.kernels.blocks import weights_of
-from batchmix.kernels.layout import fresh_like, is_dense, is_watched, widest_on
+from batchmix.kernels.layout import fresh_like, is_dense, is_watched, layout_of, widest_on
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 STEPS = 1024  # parts of a grey level that `high` is rounded to: 8 bits before the point, 10 behind it
@@ -59,6 +59,22 @@ def check_dtype(dtype: torch.dtype) -> None:
 def computed_in(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """The precision to compute a result of ``dtype`` in."""
     return widest_on(device) if dtype == torch.float32 else torch.float32
+
+
+def check_images(
+    x: Tensor,
+    mask: Tensor | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    out: Tensor | None,
+    dtype: torch.dtype,
+) -> Constants:
+    """The constants for a kernel that goes through memory, or a MixError where it cannot write to ``out``."""
+    check_dtype(dtype)
+    normal = constants(mean, std, x.shape[1], x.device, computed_in(dtype, x.device))
+    if out is not None and (out.dtype != dtype or layout_of([x, out], mask, by_channel=True) is None):
+        raise MixError("out takes memory of the shape, the memory format and the dtype of the result")
+    return normal
 
 
 def mix_images(
@@ -126,6 +142,7 @@ def _constants(
     low = [255 * part - rounded for part, rounded in zip(mean, high, strict=True)]
     scale = [1 / (255 * part) for part in std]
     parts = (torch.tensor(part, dtype=torch.float64, device="cpu").to(dtype) for part in (high, low, scale))
-    if device.type == "cuda":  # without waiting for the device
+    if device.type == "cuda" and torch.compiler.is_compiling():  # copied at each step, without waiting
         return Constants(*(part.pin_memory().to(device, non_blocking=True) for part in parts))
+    # Copied once, which is waited for: the next to read them may be another stream.
     return Constants(*(part.to(device) for part in parts))

@@ -26,6 +26,16 @@ VARIABLE = "BATCHMIX_KERNEL"
 
 _here: ContextVar[tuple[Kernel, ...]] = ContextVar("batchmix_kernel", default=())
 _lock = threading.Lock()
+
+
+def _unlock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # a child has no thread to give back what was taken as it was forked
+    os.register_at_fork(after_in_child=_unlock)
+
 # Kernels named without a `with`; the last holds. A name that a `with` then enters leaves its place, so that
 # several are kept: threads that are about to enter theirs must not undo one another's.
 _named: deque[kernel] = deque(maxlen=64)
@@ -115,7 +125,7 @@ def for_samples(
     elif name != "torch":
         module = _module(name)
         reason = "partners that are resized first" if resized else None
-        _refuse(name, reason or _why_not(module, x, partner, lam, mask, other=other, out=out))
+        _refuse(name, reason or module.why_not(x, partner, lam, mask, other=other, out=out))
         return module
     in_blocks = not resized and blocks.can_mix(x, partner, lam, mask, other=other, out=out)
     return blocks if in_blocks else None
@@ -131,11 +141,11 @@ def for_images(x: Tensor, mask: Tensor | None = None, *, other: Tensor | None, o
         return pixels
     name = current()
     if name == "auto":
-        return cpu if _why_not_images(cpu, x, mask, other=other, out=out) is None else pixels
+        return cpu if cpu.why_not_images(x, mask, other=other, out=out) is None else pixels
     if name == "torch":
         return pixels
     module = _module(name)
-    _refuse(name, _why_not_images(module, x, mask, other=other, out=out))
+    _refuse(name, module.why_not_images(x, mask, other=other, out=out))
     return module
 
 
@@ -144,23 +154,6 @@ def for_boxes(boxes: Tensor, size: tuple[int, ...]) -> Any:
     if torch.compiler.is_compiling() or current() not in ("auto", "numba"):
         return None
     return cpu if cpu.can_cut(boxes, size) else None
-
-
-def _why_not(module: Any, *args: Any, **kwargs: Any) -> str | None:
-    """What is in the way of ``module.mix``, in its own words where it has them."""
-    if hasattr(module, "why_not"):
-        reason: str | None = module.why_not(*args, **kwargs)
-        return reason
-    return None if module.can_mix(*args, **kwargs) else "a call of this kind or size"
-
-
-def _why_not_images(
-    module: Any, x: Tensor, mask: Tensor | None, *, other: Tensor | None, out: Tensor | None
-) -> str | None:
-    if hasattr(module, "why_not_images"):
-        reason: str | None = module.why_not_images(x, mask, other=other, out=out)
-        return reason
-    return None if module.can_mix_images(x, mask, other=other) else "a call of this kind"
 
 
 def _refuse(name: Kernel, reason: str | None) -> None:

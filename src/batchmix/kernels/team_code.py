@@ -2,7 +2,7 @@
 
 It calls what a compiler calls for ``#pragma omp parallel``. The number of threads is left to OpenMP, as torch
 leaves it, for it ends and starts threads where the number changes; threads without a share return at once.
-numba's cache does not watch this file: who changes it removes the compiled loops (``__pycache__``) by hand.
+numba's cache does not watch this file; ``loops.compiled`` does.
 """
 
 from __future__ import annotations

@@ -88,7 +88,6 @@ def _gradients(
     place = (tl.program_id(0) // blocks).to(tl.int64) * group + tl.arange(0, group)
     row, is_row = tl.minimum(place, rows - 1), place < rows
     column = (tl.program_id(0) % blocks).to(tl.int64) * block + tl.arange(0, block)
-    is_row = row < rows
     inside = is_row[:, None] & (column < classes)[None, :]
     share = tl.load(lam + row * lam_step)
     first, own = label_of(a, a_step, share, row, ignored, classes)
@@ -98,6 +97,7 @@ def _gradients(
     factor = tl.load(grad + row * grad_step).to(tl.float32)
     if mean:
         factor = factor / tl.load(count)
+    factor = tl.where(kept == 0, 0.0, factor)  # what does not count, even where the loss is divided by 0
 
     logit = tl.load(logits + (row * row_step)[:, None] + (column * class_step)[None, :], mask=inside, other=0)
     probability = tl.exp(logit.to(tl.float32) - base[:, None] - log_total[:, None])
@@ -105,7 +105,6 @@ def _gradients(
     wanted += tl.where(column[None, :] == second[:, None], mate[:, None], 0.0)
     wanted = (1 - smoothing) * wanted + (smoothing / classes * kept)[:, None]
     gradient = (kept[:, None] * probability - wanted) * factor[:, None]
-    gradient = tl.where((kept == 0)[:, None], 0.0, gradient)  # what does not count, were it nan
     at = out + (row * out_step)[:, None] + (column * out_class_step)[None, :]
     tl.store(at, gradient.to(out.dtype.element_ty), mask=inside)
 

@@ -45,7 +45,7 @@ class AttentiveCutMix(Mixer):
         grid: Cells on each side, >= 1.
         cells: Number of cells to paste, from 0 to ``grid**2``.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
-        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed``, ``rank`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or the samples are not images.

@@ -1,7 +1,7 @@
 """C-Mixup: regression targets are mixed with those near them.
 
-How to use: ``x, y = CMixup(2.0, sigma=0.5)(x, y)`` with values ``y`` (B,) or (B, D); the loss stays, such as
-``F.mse_loss(model(x), y)``.
+How to use: ``x, y = CMixup(2.0, sigma=0.5)(x, y)`` with values ``y`` (B,) or (B, D), then a squared error,
+``F.mse_loss(model(x), y)``. For any other loss see the departures.
 
 Suggested values: ``alpha`` 0.5 to 2. ``sigma`` is in the units of the labels: start at a tenth to one
 standard deviation of them; a very large one is plain mixup, a very small one mixes with the nearest alone.
@@ -9,8 +9,12 @@ standard deviation of them; a very large one is plain mixup, a very small one mi
 Technical details: sample j is the partner of sample i with a probability proportional to
 ``exp(-|y[i] - y[j]|**2 / (2*sigma**2))``. Departures from the paper: partners are drawn from the batch and
 not from the whole training set; a sample is not drawn as its own partner, which would leave it unmixed (what
-the others' probabilities are to each other stays the same); each sample has a ``lam`` of its own. Partners
-are not a permutation: one sample can be the partner of several. The draw takes B*B numbers.
+the others' probabilities are to each other stays the same); each sample has a ``lam`` of its own; and the
+loss is that of both labels, by their weights, where the paper's is that of one label between them. A squared
+error has the same gradient in both forms. Others have not: an absolute error is least at the label of the
+larger weight, and a Gaussian likelihood takes ``lam*(1-lam)*(a-b)**2`` for variance. The published form, for
+any loss: ``plan = mixer.plan(x, y)``, then ``x, y = bm.blend(x, plan), bm.blend(y, plan)``. Partners are not
+a permutation: one sample can be the partner of several. The draw takes B*B numbers.
 
 Paper: Yao et al. 2022, C-Mixup: Improving Generalization in Regression, arXiv:2210.05775.
 """
@@ -50,7 +54,7 @@ class CMixup(Mixer):
         sigma: Bandwidth of the Gaussian kernel, > 0, in the units of the labels.
         per: A ``lam`` for each ``"sample"``, or for the ``"batch"``.
         fold: ``lam = max(lam, 1-lam)``.
-        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed``, ``rank`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or there are no values ``y`` to choose partners by.

@@ -6,7 +6,8 @@ Suggested values: ``alpha`` 1; half of the batches (``p=0.5``) on small images; 
 
 Technical details: the label's weight is the exact share of pixels that stay, after the box is clipped at the
 image's edge. Every sample has a box of its own, where the paper has one for the batch (``per="batch"``). On
-series (B, C, T) the box is a stretch of time, on videos (B, C, T, H, W) it is the same in every frame.
+series (B, C, T) the box is a stretch of time, on videos (B, C, T, H, W) it is the same in every frame, on
+volumes (B, C, D, H, W) with ``axes=3`` it is a cuboid.
 
 Paper: Yun, Han, Oh, Chun, Choe, Yoo 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with
 Localizable Features", arXiv:1905.04899.
@@ -23,7 +24,7 @@ from typing_extensions import Unpack
 from batchmix.core.boxes import place_boxes, sample_boxes, sample_sides
 from batchmix.core.masks import check_pairing, check_shares, draw_partners, draws_of, plan_of_boxes, size_of
 from batchmix.core.plan import MixPlan
-from batchmix.core.sampling import Per, Policy, check_alpha, check_flag, sample_lam
+from batchmix.core.sampling import Per, Policy, check_alpha, check_count, check_flag, sample_lam
 from batchmix.mixer import Mixer, MixerOptions
 
 
@@ -41,7 +42,9 @@ class CutMix(Mixer):
         minmax: Draw each side of the box uniformly between these shares of the image's, inside the image,
             instead of by ``alpha``.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
-        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
+        axes: Of how many of the last dimensions a box has sides, 1 to 3; if left out 1 for series and 2 for
+            all else. 3 is for volumes (B, C, D, H, W).
+        options: ``p``, ``p_sample``, ``schedule``, ``seed``, ``rank`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or samples have no positions to cut.
@@ -69,6 +72,7 @@ class CutMix(Mixer):
         fold: bool = False,
         minmax: tuple[float, float] | None = None,
         partner: Policy = "shuffle",
+        axes: int | None = None,
         **options: Unpack[MixerOptions],
     ) -> None:
         self.alpha = check_alpha(alpha)
@@ -77,6 +81,7 @@ class CutMix(Mixer):
         self.fold = check_flag("fold", fold)
         self.minmax = None if minmax is None else check_shares("minmax", minmax)
         self.partner = partner
+        self.axes = None if axes is None else check_count("axes", axes, 1, 3)
         super().__init__(**options)
 
     def sample(
@@ -89,7 +94,7 @@ class CutMix(Mixer):
         **settings: float,
     ) -> MixPlan:
         """Draw partners, then weights, then boxes. See ``Mixer.sample``."""
-        size = size_of(x)
+        size = size_of(x, self.axes)
         partner = draw_partners(x, y, self.partner, per=self.per, between=between, generator=generator)
         boxes = self._boxes(draws_of(self.per, len(x)), size, settings["alpha"], generator)
         return plan_of_boxes(partner, boxes, size, per=self.per, between=between)

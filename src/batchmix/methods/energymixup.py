@@ -23,6 +23,7 @@ arXiv:1711.10282.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar, get_args
 
@@ -163,7 +164,8 @@ def sound_level(x: Tensor, rate: float | None = None) -> Tensor:
     windows = wave.unfold(-1, size, hop) * shape
     spectrum = torch.fft.rfft(windows).abs().square()
     spectrum[..., 1 : (size + 1) // 2] *= 2  # the frequencies below zero
-    with torch.autocast(x.device.type, enabled=False):  # which would multiply in half precision
+    # Autocast would multiply in half precision; the meta device has none.
+    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
         heard: Tensor = spectrum @ a_weights(size, rate, x.device) / (size * shape.square().sum())
     heard = heard.mean(1) if heard.dim() == 3 else heard  # over the channels
     return (10 * heard.amax(1).log10()).clamp(min=SILENCE)

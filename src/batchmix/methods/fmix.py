@@ -42,7 +42,7 @@ class FMix(Mixer):
         per: A mask for each ``"sample"``, for each ``"pair"`` of mutual partners, or for the ``"batch"``.
         fold: ``lam = max(lam, 1-lam)``: at least half of every image stays.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
-        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed``, ``rank`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or samples have no positions.

@@ -8,8 +8,9 @@ Technical details: of ``cells`` times ``cells`` cells the sample keeps a share `
 to the nearest whole number; which ones is drawn without replacement. Where the image's sides are not
 multiples of ``cells``, cells differ by a pixel, and the label's weight is the exact share of pixels that
 stay. Every sample has a grid of its own. The paper adds a second loss, on the label of each patch: it needs a
-head of its own in the net, and only the mixing is here. On series (B, C, T) the cells are stretches of time,
-on videos (B, C, T, H, W) they are the same in every frame.
+head of its own in the net, and only the mixing is here. What OpenMixup calls ``gridmix``, after Dobrynin's
+GridMixup, is another algorithm: a lattice of equal holes, at the same places in all images. On series
+(B, C, T) the cells are stretches of time, on videos (B, C, T, H, W) they are the same in every frame.
 
 Paper: Baek, Bang, Shim 2021, "GridMix: Strong regularization through local context mapping", Pattern
 Recognition 109.
@@ -42,7 +43,7 @@ class GridMix(Mixer):
             ``"batch"``.
         fold: ``lam = max(lam, 1-lam)``: at least half of the cells stay.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
-        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed``, ``rank`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or samples have no positions.

@@ -45,7 +45,7 @@ class KMixup(Mixer):
         k: Samples a group, >= 1; half of the batch where that is less.
         per: A ``lam`` for each ``"group"``, for each ``"sample"``, or for the ``"batch"``.
         fold: ``lam = max(lam, 1-lam)``.
-        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed``, ``rank`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or samples are not finite.
@@ -112,8 +112,11 @@ class KMixup(Mixer):
 
     def _matched(self, x1: Tensor, x2: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
         """The second batch, in the order in which the first one's samples are matched with it."""
-        generator = self._draws(None).fork("match").generator(x1.device)
-        one, two = (torch.randperm(len(x1), generator=generator, device=generator.device) for _ in range(2))
+        draws = self._draws(None)  # the first order is the one that ``sample`` will draw
+        one, two = (
+            torch.randperm(len(x1), generator=generator, device=generator.device)
+            for generator in (drawn.generator(x1.device) for drawn in (draws, draws.fork("match")))
+        )
         first, second = (self._seen(x, self.normalize) for x in (x1, x2))
         partner = match(first, second, one, two, self.k).to(x2.device)
         return x2[partner], y2[partner]
@@ -146,7 +149,12 @@ def match(x: Tensor, other: Tensor, order: Tensor, other_order: Tensor, k: int) 
     left, right = (part.detach().reshape(len(part), -1).float() for part in (x, other))
     groups = list(zip(_split(order, k), _split(other_order, k), strict=True))
     distances = [
-        torch.cdist(left[rows.to(x.device)], right[columns.to(x.device)]).square() for rows, columns in groups
+        torch.cdist(
+            left[rows.to(x.device)],
+            right[columns.to(x.device)],
+            compute_mode="donot_use_mm_for_euclid_dist",  # which loses small distances between large values
+        ).square()
+        for rows, columns in groups
     ]
     costs = torch.cat([distance.flatten() for distance in distances]).cpu()  # one copy to the host for all
     if not costs.isfinite().all():

@@ -51,6 +51,8 @@ class Mixup(Mixer):
         schedule: Factor as a function of the step, for ``p``, or a mapping for ``"p"``, ``"p_sample"`` and
             ``"alpha"``: ``schedule=bm.off_after(1000)`` ends the mixing after 1,000 batches.
         seed: Of all draws; ``torch.initial_seed()`` if left out.
+        rank: This process's place among those that have batches of their own, where ``torch.distributed``
+            does not tell it, as for ``Mixer``.
         normalize: ``bm.Normalize(mean, std)`` or ``(mean, std)``: uint8 images come out mixed and normalised,
             in one pass.
 
@@ -83,6 +85,7 @@ class Mixup(Mixer):
         partner: Policy = "shuffle",
         schedule: Schedule | Mapping[str, Schedule] | None = None,
         seed: int | None = None,
+        rank: int | None = None,
         normalize: Normalize | tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         self.alpha = check_alpha(alpha)
@@ -90,7 +93,7 @@ class Mixup(Mixer):
         self.per = per
         self.fold = check_flag("fold", fold)
         self.partner = partner
-        super().__init__(p=p, p_sample=p_sample, schedule=schedule, seed=seed, normalize=normalize)
+        super().__init__(p=p, p_sample=p_sample, schedule=schedule, seed=seed, rank=rank, normalize=normalize)
 
     def sample(
         self,

@@ -40,7 +40,7 @@ class ResizeMix(Mixer):
         scale: Limits of the share of each side, 0 < low <= high <= 1.
         per: A place for each ``"sample"``, for each ``"pair"`` of mutual partners, or for the ``"batch"``.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
-        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed``, ``rank`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or samples have no positions.

@@ -42,7 +42,7 @@ class SaliencyMix(Mixer):
         alpha: Shape of the Beta density, >= 0; 0 mixes nothing.
         saliency: From images (B, C, H, W) to maps (B, h, w) of any resolution.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
-        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed``, ``rank`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or the samples are not images.

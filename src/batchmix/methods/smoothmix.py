@@ -46,7 +46,7 @@ class SmoothMix(Mixer):
         spread: Limits of the bell's standard deviation, as a share of the width, 0 < low <= high <= 1.
         per: A bell for each ``"sample"``, for each ``"pair"`` of mutual partners, or for the ``"batch"``.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
-        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed``, ``rank`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or samples have no positions.

@@ -4,13 +4,14 @@ How to use: ``x, y = TabularCutMix()(x, y)`` on rows (B, F), or on several table
 dict, such as ``(categories, numbers)``; categories stay the integers they are. ``between`` and a ``Choice``
 take one table of floats.
 
-Suggested values: ``alpha`` 1, or ``rate=0.3``, SAINT's; one-hot columns of one category in a group.
+Suggested values: ``alpha`` 1, or ``rate=0.3``, as in SAINT's paper (0.1 in its code); one-hot columns of one
+category in a group.
 
 Technical details: every column, or every group of them, is taken from the partner with probability
 ``1 - lam``, ``lam ~ Beta(alpha, alpha)``; the label's weight is the exact share of columns that stay, or of
 their weights. Several tables are counted as one, first columns first, and so are ``groups`` and ``weights``.
 Departures from the papers: SAINT and VIME corrupt rows for pretraining, at a fixed rate and without labels;
-here the labels are mixed too.
+here the labels are mixed too. VIME takes each column from a row of its own, here all are one partner's.
 
 Paper: Somepalli et al. 2021, SAINT: Improved Neural Networks for Tabular Data via Row Attention and
 Contrastive Pre-Training, arXiv:2106.01342; Yoon et al. 2020, VIME: Extending the Success of Self- and

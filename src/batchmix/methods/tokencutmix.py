@@ -12,8 +12,9 @@ Technical details: the span covers a share ``1 - lam``, ``lam ~ Beta(alpha, alph
 tokens, and only places where the partner has a valid token too, so that lengths and attention masks stay what
 they are. The label's weight is the exact share of the sample's valid tokens that stay: the mean of the mask
 over valid positions, not over all. Ids are pasted and never blended. What else has a value for each token
-(labels of tokens, as kind "segmentation") is pasted with them. Departures from the paper: the span is drawn
-at random and not by saliency, and stands at the same place in both.
+(labels of tokens, as kind "segmentation") is pasted with them. Departures from the papers: the span is drawn
+at random and not by saliency, and stands at the same place in both; its length is drawn too, and may be 0,
+where SSMix replaces a fixed share of the tokens, a tenth in the authors' code, and one at least.
 
 Paper: Yoon et al. 2021, SSMix: Saliency-Based Span Mixup for Text Classification, arXiv:2106.08062; Yun et
 al. 2019, CutMix, arXiv:1905.04899.

@@ -10,8 +10,9 @@ into a list ``seen``. With transformers, load the model with ``attn_implementati
 Suggested values: ``alpha`` 1; half of the batches TransMix and half mixup, by a ``Choice``.
 Technical details: ``plan`` and call are CutMix's, per sample. The new weight is the share of the class
 token's attention, its mean over the heads, that falls on own pixels; the paper's equation is taken as
-written. ``reweigh`` works for the plan of any method that pastes, and hands back the target of one that does
-not. Departures from the authors' code: it takes the mean of this weight and the share of pixels, which is
+written. ``reweigh`` takes the plan of any method for images: where it has a mask, also a soft one, a patch
+counts for both by the mask's mean over it; where it has none, as mixup's, the target is handed back.
+Departures from the authors' code: it takes the mean of this weight and the share of pixels, which is
 ``share=0.5`` here; and its mask is the nearest pixel to each patch, where it is averaged over the patch here,
 so that a patch of two images counts for both.
 Paper: Chen, Sun, He, Torr, Yuille and Bai 2022, TransMix: Attend to Mix for Vision Transformers,
@@ -49,7 +50,7 @@ class TransMix(Mixer):
         alpha: Shape of the Beta density of the share that a box leaves, >= 0; 0 mixes nothing.
         share: Of the attention in the labels' new weight, in [0, 1]; the rest is the share of pixels.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
-        options: ``p``, ``p_sample``, ``schedule``, ``seed`` and ``normalize``, as for ``Mixer``.
+        options: ``p``, ``p_sample``, ``schedule``, ``seed``, ``rank`` and ``normalize``, as for ``Mixer``.
 
     Raises:
         MixError: If an argument is not of the form above, or the samples are not images.

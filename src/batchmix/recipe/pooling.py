@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 from batchmix.kernels import fused, selected
@@ -46,7 +46,7 @@ def max_pool(x: Tensor) -> Tensor:
 
 
 class _MaxPool(torch.autograd.Function):
-    """``max_pool`` and its gradient."""
+    """``max_pool`` and its gradient, which has none itself: to ask for one is an error."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
@@ -59,6 +59,7 @@ class _MaxPool(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
         (place,) = ctx.saved_tensors  # type: ignore[attr-defined]
         batch, channels, height, width = ctx.like  # type: ignore[attr-defined]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,8 +137,8 @@ def joined(device: str = "auto") -> Iterator[World]:
     rank, local = _told("RANK", ""), _told("LOCAL_RANK", "0")  # not all launchers tell the second
     own = _device_of(device, local)
     backend = "nccl" if own.startswith("cuda") else "gloo"
-    dist.init_process_group(backend, store=_meeting_place(rank, size), rank=rank, world_size=size)
     try:
+        dist.init_process_group(backend, store=_meeting_place(rank, size), rank=rank, world_size=size)
         yield World(rank, size, local, own)
     except RuntimeError as error:
         if not _is_of_others(error):
@@ -156,16 +158,26 @@ def _told(name: str, otherwise: str) -> int:
 
 
 def _meeting_place(rank: int, size: int) -> Any:
-    """Where ranks leave their addresses, apart for each start: those of killed ranks are still there.
+    """Where the ranks of this start leave their addresses, those of killed ranks being elsewhere.
 
-    torchrun keeps one store over its restarts, and torch 2.13 does not tell them apart. Several hosts count
-    restarts each for itself, so that only one host's count says which start it is.
+    torchrun keeps one store over its restarts, and torch 2.13 does not tell them apart
+    (https://github.com/pytorch/pytorch/issues/135712); hosts count restarts each for itself. So the first
+    rank gives the start a name, and tells it to every rank that has answered to it.
     """
     store, _, _ = next(iter(dist.rendezvous("env://", rank, size)))  # type: ignore[attr-defined]
-    if os.environ.get("GROUP_WORLD_SIZE") != "1":
-        return store
-    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"start_{start}", store)  # type: ignore[attr-defined]
+    own = uuid.uuid4().hex
+    if rank == 0:
+        store.set("start", own)
+        for answer in [store.get(f"{own}/{other}").decode() for other in range(1, size)]:
+            store.set(answer, own)
+        return dist.PrefixStore(own, store)  # type: ignore[attr-defined]
+    until = time.monotonic() + store.timeout.total_seconds()
+    while not store.check([own]):
+        if time.monotonic() > until:
+            raise DataError(f"the first of {size} processes has not answered within {store.timeout}")
+        store.set(f"{store.get('start').decode()}/{rank}", own)  # maybe a dead rank's: it is asked for again
+        time.sleep(0.05)
+    return dist.PrefixStore(store.get(own).decode(), store)  # type: ignore[attr-defined]
 
 
 def _is_of_others(error: RuntimeError) -> bool:
@@ -177,8 +189,10 @@ def _device_of(device: str, local: int) -> str:
     """This process's device, made the current one."""
     if device not in ("auto", "cpu", "cuda"):
         raise MixError.of("--device", device, "auto, cpu or cuda under torchrun, which gives each rank a GPU")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MixError(f"--device takes one of auto, cpu, got {device!r}")  # as one process alone has it
     if device == "cpu" or not torch.cuda.is_available():
-        return "cpu"  # that 'cuda' is not here is said where the device is picked
+        return "cpu"
     if local >= torch.cuda.device_count():
         raise MixError.of(
             "--nproc-per-node", f"{local + 1} or more", f"at most {torch.cuda.device_count()} here"

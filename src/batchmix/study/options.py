@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
-LEFT_OUT = {"seed", "schedule"}  # the study's own
+LEFT_OUT = {"seed", "rank", "schedule"}  # the study's own
 FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 

@@ -21,6 +21,13 @@ SEEDS = 5
 GOALS = (("cpu-bf16", 0.94, 0.6), ("fast-bf16", 0.94, 0.6), ("quick-bf16", 0.9, 0.25))
 IN_DETAIL = ("airbench94, torch's operations", "cpu-bf16")  # what the table of convolutions shows
 
+BY_CALLER = "What an operation calls counts with it: all that an optimizer does is the optimizer's."
+BY_NAME = (  # of records that do not say parts_by
+    "Each operation is counted by its own name alone, whatever calls it: the optimizer's row is every "
+    "product of matrices, the last layer's too, and what its step does itself; its other operations are "
+    "among all else. Pooling has every fill, whatever is filled."
+)
+
 
 def read_record(path: Path) -> dict[str, Any]:
     """A record that ``measure`` made.
@@ -163,7 +170,7 @@ def part_table(record: Record) -> list[str]:
     for name in ORDER:
         cells = (f"{1e3 * median(row['seconds']) * row['parts'][name]:.0f} ms" for row in rows)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return lines
+    return [*lines, "", BY_CALLER if record.get("parts_by") == "caller" else BY_NAME]
 
 
 def convolution_table(record: Record) -> list[str]:

@@ -22,16 +22,17 @@ from batchmix.recipe.training import Training, bias_steps
 
 AT_A_TIME = 3  # steps of one contender before the next has its turn
 WARM_UP = 2
+BESIDE = 1 + AT_A_TIME + 1  # steps that are counted, profiled and told about, after those that are timed
 MATRIX = 4096
 ORDER = ("convolution", "its gradients", "pooling", "norm", "activation", "optimizer", "all else")
-# What the profiler calls them; the fill is that of torch's pooling, which zeroes the gradient first.
+# What the profiler calls them; what they call counts with them.
 GROUPS = {
     "convolution": ("aten::mkldnn_convolution",),
     "its gradients": ("aten::convolution_backward",),
-    "pooling": ("aten::max_pool2d", "_MaxPool", "aten::fill_"),
+    "pooling": ("aten::max_pool2d", "_MaxPool"),
     "norm": ("aten::native_batch_norm",),
     "activation": ("aten::gelu", "aten::silu", "aten::clamp_min", "aten::threshold_backward"),
-    "optimizer": ("aten::mm", "Optimizer.step"),
+    "optimizer": ("Optimizer.step",),
 }
 
 
@@ -49,15 +50,19 @@ class Contender:
         sizes = [config.size_at(step) for step in range(config.steps)]
         return {size: range(sizes.index(size), sizes.index(size) + sizes.count(size)) for size in sizes}
 
-    def steps(self, size: int, images: Any, labels: Any) -> Iterator[Training]:
-        """The training itself, one step further each time, from where ``size`` begins.
+    def start(self, size: int) -> int:
+        """The step to begin with on images of a size.
 
         Steps in which the whitening bias learns take longer: they are passed over where others follow.
         """
+        stage, settled = self.stages()[size], bias_steps(preset(self.preset))
+        return settled if settled in stage else stage.start
+
+    def steps(self, size: int, images: Any, labels: Any) -> Iterator[Training]:
+        """The training itself, one step further each time, from ``start``."""
         with bm.kernel(self.kernel):
             training = Training(preset(self.preset), images, labels, torch.device("cpu"))
-        stage, settled = self.stages()[size], bias_steps(training.config)
-        training.step = settled if settled in stage else stage.start
+        training.step = self.start(size)
         reports = training.run()
         while True:
             yield training
@@ -74,11 +79,18 @@ CONTENDERS = (
 )
 
 
+def most_rounds() -> int:
+    """How many rounds the shortest stage has steps for: past its end the images have another size."""
+    stages = [(contender, size) for contender in CONTENDERS for size in contender.stages()]
+    steps = min(contender.stages()[size].stop - contender.start(size) for contender, size in stages)
+    return (steps - WARM_UP - BESIDE) // AT_A_TIME
+
+
 def measure(rounds: int, command: str) -> dict[str, Any]:
     """The record: step times in turn, FLOP and parts of a step, and the rate of a plain matrix product.
 
     Args:
-        rounds: Turns of each contender, of ``AT_A_TIME`` steps.
+        rounds: Turns of each contender, of ``AT_A_TIME`` steps; at most ``most_rounds()``.
         command: What was typed, kept in the record.
     """
     keep_freed_memory()
@@ -117,6 +129,7 @@ def measure(rounds: int, command: str) -> dict[str, Any]:
         "busy_before": round(busy, 2),
         "matrix_rate": matmul_rate(torch.device("cpu"), MATRIX),
         "rows": rows,
+        "parts_by": "caller",
         "command": command,
         "date": time.strftime("%Y-%m-%d"),
     }
@@ -140,12 +153,16 @@ def parts_of(steps: Iterator[Training]) -> dict[str, float]:
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         advance(steps, AT_A_TIME)
     spent = dict.fromkeys(ORDER, 0.0)
-    for event in seen.key_averages():
-        spent[group_of(event.key)] += event.self_cpu_time_total
+    for event in seen.events() or ():
+        spent[group_of(event)] += event.self_cpu_time_total
     whole = sum(spent.values())
     return {name: round(time / whole, 4) for name, time in spent.items()}
 
 
-def group_of(operation: str) -> str:
-    """The group that an operation of the profiler belongs to."""
-    return next((name for name, starts in GROUPS.items() if operation.startswith(starts)), ORDER[-1])
+def group_of(event: Any) -> str:
+    """The group of an operation of the profiler: that of the outermost one around it which has one."""
+    found, around = ORDER[-1], event
+    while around is not None:
+        found = next((name for name, starts in GROUPS.items() if around.name.startswith(starts)), found)
+        around = around.cpu_parent
+    return found
