@@ -12,39 +12,40 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from plain_loop import CLASSES, make_samples
+from plain_loop import CLASSES
 from run_with_transformers import ModelWithLoss, RecordingTrainer, arguments
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 from transformers import (
     AutoModelForImageClassification,
-    BertConfig,
-    BertForSequenceClassification,
     ConvNextV2Config,
     Dinov2Config,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedConfig,
-    ResNetConfig,
     SegformerConfig,
     SegformerForSemanticSegmentation,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
-    Trainer,
     TrainerCallback,
     ViTConfig,
+)
+from transformers_trainers import (
+    LR,
+    RESNET,
+    Anything,
+    Sample,
+    Samples,
+    build,
+    make_trainer,
+    one_line,
+    plain_losses,
+    samples,
 )
 
 import batchmix as bm
 from batchmix.adapters.transformers import mixup
 
-LR = 0.1
-Sample = dict[str, Tensor]
-
-RESNET = ResNetConfig(
-    embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", num_labels=CLASSES
-)
 VIT = ViTConfig(
     hidden_size=8,
     num_hidden_layers=1,
@@ -64,82 +65,6 @@ DINO = Dinov2Config(
     num_labels=CLASSES,
 )
 CONFIGS = {"resnet": RESNET, "vit": VIT, "convnextv2": CONVNEXT, "dinov2": DINO}
-
-
-class Samples(Dataset):
-    """Columns of equal length, one dict a sample."""
-
-    def __init__(self, **columns: Tensor) -> None:
-        self.columns = columns
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
-
-    def __getitem__(self, index: int) -> Sample:
-        return {key: column[index] for key, column in self.columns.items()}
-
-    def batches(self, size: int = 8) -> list[Sample]:
-        parts = zip(*(column.split(size) for column in self.columns.values()), strict=True)
-        return [dict(zip(self.columns, part, strict=True)) for part in parts]
-
-
-def samples(count: int = 21, seed: int = 1, labels: Callable[[Tensor], Tensor] = lambda y: y) -> Samples:
-    x, y = make_samples(count, seed)
-    return Samples(pixel_values=x, labels=labels(y))
-
-
-def build(config: PreTrainedConfig, **changes: Any) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = copy.deepcopy(config)
-        for name, value in changes.items():
-            setattr(config, name, value)
-        return AutoModelForImageClassification.from_config(config)
-
-
-def constant(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-
-
-def make_trainer(
-    model: nn.Module,
-    folder: Path,
-    *,
-    kind: type[Trainer] = RecordingTrainer,
-    data: Samples | None = None,
-    **options: Any,
-) -> Any:
-    """A trainer with plain SGD; ``trainer`` in options goes to the Trainer, all else to its arguments."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-    return kind(
-        model=model,
-        args=options.pop("args", None) or arguments(str(folder), **options.pop("arguments", {})),
-        train_dataset=samples() if data is None else data,
-        eval_dataset=options.pop("eval_dataset", samples(11, 2)),
-        optimizers=(optimizer, constant(optimizer)),
-        **options,
-    )
-
-
-def plain_losses(
-    model: nn.Module,
-    data: Samples,
-    mixer: bm.Mixer,
-    loss_fn: Callable[..., Tensor] = F.cross_entropy,
-    epochs: int = 2,
-) -> list[float]:
-    """The same training written out, with the loss outside of the model."""
-    optimizer, losses = torch.optim.SGD(model.parameters(), lr=LR), []
-    model.train()
-    for _ in range(epochs):
-        for batch in data.batches():
-            x, y = mixer(batch["pixel_values"], batch["labels"])
-            loss = loss_fn(model(pixel_values=x).logits, y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-    return losses
 
 
 def test_models_that_compute_their_own_loss_train_as_in_a_plain_loop(tmp_path: Path) -> None:
@@ -290,32 +215,6 @@ def test_bfloat16_trains_close_to_float32(tmp_path: Path) -> None:
     assert trainer.losses.train != pytest.approx(wanted, rel=1e-6)
 
 
-def test_embeddings_are_mixed_and_their_attention_masks_united(tmp_path: Path) -> None:
-    config = BertConfig(
-        vocab_size=10,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        num_labels=CLASSES,
-    )
-    model = BertForSequenceClassification(config)
-    seen: list[Sample] = []
-    model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
-    _, y = make_samples(8, 1)
-    embeds = torch.rand(8, 5, 8, generator=torch.Generator().manual_seed(0))
-    mask = (torch.arange(5) <= torch.arange(8).view(-1, 1)).long()
-    data = Samples(inputs_embeds=embeds, attention_mask=mask, labels=y)
-    options = {"eval_strategy": "no", "num_train_epochs": 1}
-    mixup(make_trainer(model, tmp_path, data=data, arguments=options), bm.Mixup(0.4, seed=5)).train()
-    plan = bm.Mixup(0.4, seed=5).plan(embeds)
-    assert torch.equal(seen[0]["inputs_embeds"], bm.blend(embeds, plan))
-    assert torch.equal(seen[0]["attention_mask"], mask | mask[plan.partner] * (plan.lam < 1).view(-1, 1))
-    assert torch.equal(seen[0]["labels"].lam, plan.lam)
-
-
 class LateTrainer(Seq2SeqTrainer):
     """A Trainer of somebody's own, with a loss of its own."""
 
@@ -462,49 +361,6 @@ def test_a_trained_model_is_saved_as_always(tmp_path: Path) -> None:
         assert torch.equal(again.state_dict()[name], value)
 
 
-def test_other_keys_can_be_named(tmp_path: Path) -> None:
-    class TwoInputs(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = ModelWithLoss().net
-            self.seen: list[Any] = []
-
-        def forward(self, left: Tensor, right: Tensor, name: Tensor, digit: Any) -> dict[str, Tensor]:
-            self.seen.append((left, right, name, digit))
-            logits = self.net(left) + self.net(right)
-            return {"loss": F.cross_entropy(logits, digit), "logits": logits}
-
-    x, y = make_samples(8, 1)
-    data = Samples(left=x, right=x.flip(-1), name=torch.arange(8), digit=y)
-    model = TwoInputs()
-    options = {"eval_strategy": "no", "num_train_epochs": 1, "label_names": ["digit"]}
-    trainer = make_trainer(model, tmp_path, data=data, arguments=options)
-    mixup(trainer, bm.Mixup(0.4, seed=5), inputs=["left", "right"], labels="digit").train()
-    left, right, name, digit = model.seen[0]
-    plan = bm.Mixup(0.4, seed=5).plan(x)
-    assert torch.equal(left, bm.blend(x, plan))
-    assert torch.equal(right, bm.blend(x.flip(-1), plan))
-    assert torch.equal(name, torch.arange(8))
-    assert torch.equal(digit.b, y[plan.partner])
-
-
-def one_line(raised: pytest.ExceptionInfo[bm.MixError]) -> str:
-    message = str(raised.value)
-    assert "\n" not in message
-    return message
-
-
-class Anything(nn.Module):
-    """A model that takes whatever comes and never gets to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(1, 1)
-
-    def forward(self, **batch: Any) -> dict[str, Tensor]:
-        raise AssertionError("a wrong batch does not reach the model")
-
-
 @pytest.mark.parametrize(
     ("columns", "options", "wanted"),
     [
@@ -538,49 +394,6 @@ def test_a_batch_without_what_is_mixed_is_named(
         trainer.train()
     assert one_line(raised) == wanted
     assert mixer.step == 0
-
-
-def test_token_ids_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    config = BertConfig(
-        vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
-    )
-    data = Samples(input_ids=torch.ones(8, 5, dtype=torch.int64), labels=torch.ones(8, dtype=torch.int64))
-    trainer = make_trainer(
-        BertForSequenceClassification(config), tmp_path, data=data, arguments={"eval_strategy": "no"}
-    )
-    with pytest.raises(bm.MixError) as raised:
-        mixup(trainer).train()
-    assert one_line(raised) == (
-        "inputs takes floating point tensors, such as inputs_embeds in place of the token ids, "
-        "which embed=True makes of them, or ids where the mixer is a bm.TokenCutMix, "
-        "got 'input_ids', int64 tensor (8, 5)"
-    )
-
-
-def test_token_cutmix_pastes_token_ids_with_what_stands_beside_them(tmp_path: Path) -> None:
-    config = BertConfig(
-        vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
-    )
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(1, 10, (8, 5), generator=generator)
-    used = (torch.arange(5) < torch.tensor([5, 4, 3, 5, 2, 4, 5, 3])[:, None]).long()
-    x = {"input_ids": ids * used, "token_type_ids": ids % 2 * used, "attention_mask": used}
-    y = torch.arange(8) % 2
-    trainer = make_trainer(
-        BertForSequenceClassification(config),
-        tmp_path,
-        data=Samples(**x, labels=y),
-        arguments={"eval_strategy": "no"},
-    )
-    mixer = bm.TokenCutMix(special=[0], seed=1)
-    mixup(trainer, mixer)
-    mixed = trainer.training_step.mix({**x, "labels": y})
-    wanted, target = bm.TokenCutMix(special=[0], seed=1)(x, y)
-    assert all(torch.equal(mixed[key], wanted[key]) for key in x)
-    assert not torch.equal(mixed["token_type_ids"], x["token_type_ids"])
-    assert torch.equal(mixed["labels"].lam, target.lam)
-    trainer.train()
-    assert mixer.step > 1
 
 
 def test_integer_images_are_refused(tmp_path: Path) -> None:
@@ -656,319 +469,6 @@ def test_errors_of_the_model_that_are_not_ours_stay_as_they_are(tmp_path: Path) 
 
     with pytest.raises(ValueError, match=r"^the model's own$"):
         mixup(make_trainer(Broken(), tmp_path)).train()
-
-
-def test_boxes_with_weights_need_a_loss_that_reads_them(tmp_path: Path) -> None:
-    """A detector's own loss reads none: an object of a thousandth of the image would count in full."""
-    x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    labels = [{"labels": torch.tensor([i]), "boxes": torch.tensor([[2.0, 2, 6, 6]])} for i in range(4)]
-    batch = {"pixel_values": x, "labels": labels}
-    trainer = make_trainer(build(RESNET), tmp_path)
-    step = mixup(trainer, bm.Mixup(0.4, partner="roll", seed=1)).training_step
-    with pytest.raises(
-        bm.MixError, match=r"^labels takes a mixer that pastes boxes, .*, got Mixup and the model's"
-    ):
-        step.mix(batch)
-    trainer.compute_loss_func = lambda outputs, labels, **_: outputs
-    assert len(step.mix(batch)["labels"][0]["weights"]) == 2
-    trainer.compute_loss_func = None
-    pasted = mixup(trainer, bm.CutMix(1.0, seed=1)).training_step.mix(batch)["labels"]
-    assert all((part["weights"] == 1).all() for part in pasted)
-    in_full = mixup(trainer, bm.Mixup(0.4, partner="roll", seed=1), boxes={"weighted": False})
-    joined = in_full.training_step.mix(batch)["labels"]
-    assert [part["labels"].tolist() for part in joined] == [[0, 3], [1, 0], [2, 1], [3, 2]]
-    assert not any("weights" in part for part in joined)
-
-
-def detections(**more: Tensor) -> list[dict[str, Tensor]]:
-    """What transformers' image processors make of annotations of images of 8 by 12."""
-    box = torch.tensor([[0.5, 0.5, 0.5, 0.5]])
-    return [{"class_labels": torch.tensor([i]), "boxes": box, **more} for i in range(4)]
-
-
-@pytest.mark.parametrize("mixer", [bm.CutMix(1.0, seed=1), bm.Mixup(0.4, seed=1), bm.Mixup(p=0.0, seed=1)])
-def test_boxes_beside_class_labels_are_shares_around_a_middle(mixer: bm.Mixer, tmp_path: Path) -> None:
-    x = torch.rand(4, 3, 8, 12, generator=torch.Generator().manual_seed(0))
-    used = torch.ones(4, 8, 12, dtype=torch.long)
-    used[1, :, 9:] = 0
-    labels = detections(size=torch.tensor([8, 12]))
-    plan = copy.deepcopy(mixer).plan(x)
-    trainer = make_trainer(build(RESNET), tmp_path, compute_loss_func=lambda outputs, labels, **_: outputs)
-    step = mixup(trainer, mixer).training_step
-    mixed = step.mix({"pixel_values": x, "pixel_mask": used, "labels": labels})
-    wanted = bm.mix_objects(labels, plan, form="cxcywh", normalized=True)
-    for got, other in zip(mixed["labels"], wanted, strict=True):
-        assert got.keys() == other.keys()
-        assert all(torch.equal(got[name], other[name]) for name in got)
-    assert torch.equal(mixed["pixel_values"], bm.blend(x, plan))
-    both = used | used[plan.partner] * (plan.lam < 1).view(-1, 1, 1)
-    own = None if plan.mask is None else plan.mask[:, 0]
-    pasted = both if own is None else torch.where(own, used, used[plan.partner])
-    assert torch.equal(mixed["pixel_mask"], pasted)
-    assert mixer.step == 1
-
-
-def test_boxes_of_another_form_can_be_told(tmp_path: Path) -> None:
-    x = torch.rand(4, 3, 8, 12, generator=torch.Generator().manual_seed(0))
-    labels = [{**one, "boxes": torch.tensor([[2.0, 2, 6, 6]])} for one in detections()]
-    trainer = make_trainer(build(RESNET), tmp_path)
-    step = mixup(trainer, bm.CutMix(1.0, seed=1)).training_step
-    with pytest.raises(
-        bm.MixError,
-        match=r"^labels: targets takes boxes of middle, .* or boxes={'form': .*, got numbers up to 6$",
-    ):
-        step.mix({"pixel_values": x, "labels": labels})
-    boxes = {"form": "xyxy", "normalized": False, "min_visible": 0.3}
-    step = mixup(trainer, bm.CutMix(1.0, seed=1), boxes=boxes).training_step
-    mixed = step.mix({"pixel_values": x, "labels": labels})["labels"]
-    wanted = bm.mix_objects(labels, bm.CutMix(1.0, seed=1).plan(x), min_visible=0.3)
-    for got, other in zip(mixed, wanted, strict=True):
-        assert torch.equal(got["boxes"], other["boxes"])
-
-
-def test_boxes_that_are_shares_of_an_image_before_its_padding_are_refused(tmp_path: Path) -> None:
-    batch = {"pixel_values": torch.rand(4, 3, 8, 12), "labels": detections(size=torch.tensor([8, 10]))}
-    step = mixup(make_trainer(build(RESNET), tmp_path), bm.CutMix(1.0, seed=1)).training_step
-    trainer = make_trainer(build(RESNET), tmp_path, compute_loss_func=lambda outputs, labels, **_: outputs)
-    for mixer in (bm.Mixup(0.4), bm.CutMix(p=0.0)):  # which change no box
-        assert len(mixup(trainer, mixer).training_step.mix(batch)["labels"]) == 4
-    with pytest.raises(bm.MixError) as raised:
-        step.mix(batch)
-    assert one_line(raised).startswith("labels takes boxes that are shares of the whole images, (8, 12)")
-    assert one_line(raised).endswith("got one whose 'size' is (8, 10)")
-
-
-@pytest.mark.parametrize("kinds", [{"y": "pass"}, {"y.labels": "pass"}])
-def test_boxes_can_be_left_to_the_trainers_own_loss(kinds: dict[str, str], tmp_path: Path) -> None:
-    batch = {"pixel_values": torch.rand(4, 3, 8, 12), "labels": detections()}
-    step = mixup(make_trainer(build(RESNET), tmp_path), bm.CutMix(1.0, seed=1), kinds=kinds).training_step
-    mixed = step.mix(batch)
-    assert mixed["labels"] is batch["labels"]
-    assert not torch.equal(mixed["pixel_values"], batch["pixel_values"])
-
-
-AGE, SEEN = torch.rand(8), torch.ones(8, 5)
-
-
-@pytest.mark.parametrize(
-    ("column", "wanted"),
-    [
-        (
-            {"age": AGE},
-            "inputs takes every tensor of samples, got 'age' beside them: "
-            "inputs=['pixel_values', 'age'], or kinds={'x.age': 'pass'}",
-        ),
-        (
-            {"input_ids": SEEN.long()},
-            "inputs takes every tensor of samples, got 'input_ids' beside them: "
-            "kinds={'x.input_ids': 'pass'} leaves it the sample's own, since ids are not blended",
-        ),
-        (
-            {"observed_mask": SEEN},
-            "inputs takes every tensor of samples, got 'observed_mask' beside them: "
-            "kinds={'x.observed_mask': 'attention_mask'} where it says what is in use, or 'pass'",
-        ),
-        (
-            {"soft_labels": AGE},
-            "labels takes every target of samples, got 'soft_labels' beside them: "
-            "labels=['labels', 'soft_labels'], or kinds={'x.soft_labels': 'pass'}",
-        ),
-        ({"pixel_mask": torch.ones(8, 8, 8)}, "x.pixel_mask takes booleans or whole numbers, such as"),
-        ({"attention_mask": torch.ones(8, 5)}, "x.attention_mask takes booleans or whole numbers, such as"),
-    ],
-)
-def test_a_tensor_that_would_stay_unmixed_in_silence_is_named(
-    column: dict[str, Tensor], wanted: str, tmp_path: Path
-) -> None:
-    """The labels would be those of two samples, and the column that of one."""
-    batch = {**samples().batches()[0], **column}
-    [name] = column
-    mixer = bm.Mixup(0.4, seed=1)
-    trainer = make_trainer(build(RESNET), tmp_path)
-    with pytest.raises(bm.MixError) as raised:
-        mixup(trainer, mixer).training_step.mix(batch)
-    assert one_line(raised).startswith(wanted)
-    assert mixer.step == 0
-    step = mixup(trainer, mixer, kinds={f"x.{name}": "pass"}).training_step
-    mixed = step.mix(batch)
-    assert mixed[name] is column[name]
-    assert not torch.equal(mixed["pixel_values"], batch["pixel_values"])
-
-
-def test_a_column_is_mixed_where_kinds_or_inputs_name_it(tmp_path: Path) -> None:
-    observed = torch.tensor([[1, i % 2, 0] for i in range(8)])
-    batch = {**samples().batches()[0], "age": AGE, "observed": observed, "soft": AGE}
-    kinds = {"x.age": "input", "x.observed": "attention_mask", "y.soft": "regression"}
-    trainer = make_trainer(build(RESNET), tmp_path)
-    mixed = mixup(trainer, bm.Mixup(0.4, seed=1), kinds=kinds).training_step.mix(batch)
-    plan = bm.Mixup(0.4, seed=1).plan(batch["pixel_values"])
-    assert torch.equal(mixed["age"], bm.blend(AGE, plan))
-    assert torch.equal(mixed["observed"], observed | observed[plan.partner] * (plan.lam < 1).view(-1, 1))
-    assert not torch.equal(mixed["observed"], observed)
-    assert torch.equal(mixed["soft"].b, AGE[plan.partner])
-    del batch["observed"], batch["soft"]
-    named = mixup(trainer, bm.Mixup(0.4, seed=1), inputs=["pixel_values", "age"]).training_step.mix(batch)
-    assert torch.equal(named["age"], mixed["age"])
-
-
-def test_what_says_nothing_of_the_sample_is_handed_on(tmp_path: Path) -> None:
-    beside = {
-        "index": torch.arange(8),
-        "bool_masked_pos": torch.ones(8, 4, dtype=torch.bool),
-        "decoder_input_ids": torch.arange(40).view(8, 5),
-        "bbox": torch.ones(8, 5, 4, dtype=torch.long),
-        "position_ids": torch.arange(5).expand(8, 5),
-        "head_mask": torch.ones(8, 2),  # of as many layers as there are samples
-        "scale": torch.tensor(2.0),
-        "of_the_batch": torch.rand(3, 2),
-        "name": list("abcdefgh"),
-    }
-    batch = {**samples().batches()[0], **beside}
-    mixed = mixup(make_trainer(build(RESNET), tmp_path), bm.Mixup(0.4, seed=1)).training_step.mix(batch)
-    assert all(mixed[name] is value for name, value in beside.items())
-
-
-def test_a_lone_sample_has_nothing_beside_it_to_be_mixed_with(tmp_path: Path) -> None:
-    """As the last batch of an epoch can be, where whatever is one for all has the rows of a batch."""
-    x, y = make_samples(1, 1)
-    step = mixup(make_trainer(build(RESNET), tmp_path), bm.Mixup(0.4, seed=1)).training_step
-    assert step.mix({"pixel_values": x, "labels": y, "table": torch.rand(1, 3)})["table"].shape == (1, 3)
-
-
-def test_the_attention_mask_of_ids_beside_images_stays_theirs(tmp_path: Path) -> None:
-    ids, used = torch.ones(8, 5, dtype=torch.long), torch.tensor([[1, 1, 1, i % 2, 0] for i in range(8)])
-    batch = {**samples().batches()[0], "input_ids": ids, "attention_mask": used}
-    trainer = make_trainer(build(RESNET), tmp_path)
-    with pytest.raises(bm.MixError, match=r"got 'input_ids' beside them: kinds={'x\.input_ids': 'pass'}"):
-        mixup(trainer, bm.Mixup(0.4, seed=1)).training_step.mix(batch)
-    step = mixup(trainer, bm.Mixup(0.4, seed=1), kinds={"x.input_ids": "pass"}).training_step
-    assert step.mix(batch)["attention_mask"] is used
-
-
-BERT = BertConfig(
-    vocab_size=10,
-    hidden_size=8,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    intermediate_size=8,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-    num_labels=CLASSES,
-)
-
-
-def bert() -> BertForSequenceClassification:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return BertForSequenceClassification(copy.deepcopy(BERT))
-
-
-def texts(count: int = 16) -> Samples:
-    generator = torch.Generator().manual_seed(0)
-    used = (torch.arange(5) <= torch.arange(count).view(-1, 1) % 5).long()
-    ids = torch.randint(1, 10, (count, 5), generator=generator) * used
-    return Samples(
-        input_ids=ids, token_type_ids=ids % 2, attention_mask=used, labels=make_samples(count, 1)[1]
-    )
-
-
-def test_embeddings_of_ids_are_mixed_as_in_a_plain_loop(tmp_path: Path) -> None:
-    model, data, options = bert(), texts(), {"eval_strategy": "no"}
-    trainer = make_trainer(bert(), tmp_path, data=data, arguments=options)
-    mixup(trainer, 0.4, seed=5, embed=True).train()
-    mixer, losses = bm.Mixup(0.4, seed=5), []
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-    for _ in range(2):
-        for batch in data.batches():
-            x = {
-                "inputs_embeds": model.get_input_embeddings()(batch["input_ids"]),
-                "attention_mask": batch["attention_mask"],
-            }
-            x, y = mixer(x, batch["labels"])
-            loss = F.cross_entropy(model(**x, token_type_ids=batch["token_type_ids"]).logits, y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-    assert trainer.losses.train == pytest.approx(losses, rel=1e-6)
-    weight = trainer.model.get_input_embeddings().weight
-    torch.testing.assert_close(weight, model.get_input_embeddings().weight, rtol=1e-5, atol=1e-7)
-    start = bert().get_input_embeddings().weight
-    moved = (weight != start).any(1)
-    assert moved[data.columns["input_ids"].unique()[1:]].all()
-    assert not moved[0]  # of padding, which the layer keeps at 0
-
-
-def test_embeddings_in_bfloat16_are_those_that_the_model_makes(tmp_path: Path) -> None:
-    options = {"eval_strategy": "no"}
-    whole = make_trainer(bert(), tmp_path, data=texts(), arguments=options)
-    mixup(whole, 0.4, seed=5, embed=True).train()
-    half = make_trainer(bert(), tmp_path, data=texts(), arguments=options | {"bf16": True})
-    mixup(half, 0.4, seed=5, embed=True).train()
-    assert half.losses.train == pytest.approx(whole.losses.train, rel=2e-2)
-    batch = half.training_step.mix(texts().batches()[0])
-    assert batch["inputs_embeds"].dtype == torch.float32
-    unmixed = make_trainer(bert(), tmp_path, data=texts(), arguments=options | {"bf16": True})
-    mixup(unmixed, 0.4, p=0.0, embed=True).train()
-    plain = make_trainer(bert(), tmp_path, data=texts(), arguments=options | {"bf16": True})
-    plain.train()
-    assert unmixed.losses.train == pytest.approx(plain.losses.train, rel=1e-4)
-
-
-def test_embedding_leaves_evaluation_and_the_ids_of_the_batch_as_they_are(tmp_path: Path) -> None:
-    trainer = make_trainer(bert(), tmp_path, data=texts(), eval_dataset=texts(8))
-    step = mixup(trainer, 0.4, embed=True).training_step
-    trainer.train()
-    assert len(trainer.losses.evaluation) == 2
-    batch = texts().batches()[0]
-    mixed = step.mix(batch)
-    assert "input_ids" in batch
-    assert "input_ids" not in mixed
-    assert mixed["token_type_ids"] is batch["token_type_ids"]
-    for inputs in ("input_ids", "inputs_embeds"):
-        step = mixup(trainer, 0.4, embed=True, inputs=[inputs, "age"]).training_step
-        assert step.mix({**batch, "age": AGE})["age"] is not AGE
-    with pytest.raises(bm.MixError, match=r"inputs=\['inputs_embeds', 'age'\], or kinds="):
-        mixup(trainer, 0.4, embed=True).training_step.mix({**batch, "age": AGE})
-
-
-class Sharded(nn.Embedding):
-    """An embedding as ZeRO-3 leaves it between forward passes."""
-
-    def __init__(self) -> None:
-        super().__init__(10, 8)
-        self.weight.ds_id = 0
-
-
-def test_what_cannot_be_embedded_is_named(tmp_path: Path) -> None:
-    batch = texts().batches()[0]
-    trainer = make_trainer(bert(), tmp_path, data=texts())
-    inner = bm.Choice({bm.Mixup(): 0.5, bm.CutMix(): 0.5})
-    for mixer in (bm.TokenCutMix(), bm.SmoothMix(), inner, bm.Choice({inner: 1.0}), bm.EnergyMixup()):
-        with pytest.raises(bm.MixError, match=r"^mixer takes one of any samples, .* beside embed=True, got "):
-            mixup(trainer, mixer, embed=True)
-    assert mixup(make_trainer(bert(), tmp_path), bm.Choice({bm.Mixup(): 1.0}), embed=True)
-    with pytest.raises(bm.MixError, match=r"^embed takes True or False, got 1$"):
-        mixup(trainer, embed=1)
-    assert "training_step" not in vars(trainer)
-    step = mixup(trainer, embed=True).training_step
-    with pytest.raises(bm.MixError, match=r"^embed takes batches that have 'input_ids', got labels$"):
-        step.mix({"labels": batch["labels"]})
-    trainer.model.set_input_embeddings(Sharded())
-    with pytest.raises(
-        bm.MixError, match=r"^embed takes parameters that are whole .*, got the sharded ones of"
-    ):
-        step.mix(batch)
-    trainer.is_fsdp_enabled = True
-    trainer.model = bert()
-    with pytest.raises(bm.MixError, match=r"^embed takes parameters that are whole in each process"):
-        step.mix(batch)
-    for model in (Anything(), build(RESNET)):
-        step = mixup(make_trainer(model, tmp_path), embed=True).training_step
-        with pytest.raises(
-            bm.MixError, match=r"^embed takes a model that has get_input_embeddings and takes"
-        ):
-            step.mix(batch)
 
 
 def test_options_of_mixup_stand_in_for_a_mixer(tmp_path: Path) -> None:
