@@ -18,7 +18,7 @@ from torch import nn
 
 from batchmix.errors import DataError
 from batchmix.files import put_between, write_whole
-from batchmix.recipe.training import ASK_EVERY
+from batchmix.scale.stopping import ASK_EVERY
 
 BEGIN, END = "<!-- bytes:begin -->", "<!-- bytes:end -->"
 FLOAT, COUNTER = 4, 8  # bytes

@@ -44,7 +44,8 @@ def _unlock() -> None:
 if hasattr(os, "register_at_fork"):  # a child has no thread to give back what was taken as it was forked
     os.register_at_fork(after_in_child=_unlock)
 
-FOR_IMAGES = ("images", "any samples", "samples with values as targets")  # what such methods take
+WHOLE_SAMPLES = ("any samples", "samples with values as targets")  # what methods take that cut nothing
+FOR_IMAGES = ("images", *WHOLE_SAMPLES)  # and what those take that images can be given to
 
 
 class MixerOptions(TypedDict, total=False):
@@ -61,9 +62,9 @@ class MixerOptions(TypedDict, total=False):
 class Mixer:
     """What every method is built on: draws a plan for each batch, and applies it.
 
-    The draws of a step are a function of (seed, rank, worker, step) alone: ranks and DataLoader workers draw
-    apart, a resumed run draws what the unbroken one would have drawn, and torch's global generator is never
-    read or moved.
+    The draws of a step are a function of (seed, rank, worker, step) alone, on one kind of device: ranks and
+    DataLoader workers draw apart, a resumed run draws what the unbroken one would have drawn, and torch's
+    global generator is never read or moved.
 
     Args:
         p: Probability that a batch is mixed.

@@ -76,7 +76,7 @@ def test_boxes_of_another_form_can_be_told(tmp_path: Path) -> None:
     step = mixup(trainer, bm.CutMix(1.0, seed=1)).training_step
     with pytest.raises(
         bm.MixError,
-        match=r"^labels: targets takes boxes of middle, .* or boxes={'form': .*, got numbers up to 6$",
+        match=r"^labels, taken with boxes={'form': 'cxcywh', .*}: targets takes boxes of middle, .* up to 6$",
     ):
         step.mix({"pixel_values": x, "labels": labels})
     boxes = {"form": "xyxy", "normalized": False, "min_visible": 0.3}

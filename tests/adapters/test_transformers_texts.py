@@ -28,76 +28,6 @@ from transformers_trainers import (
 import batchmix as bm
 from batchmix.adapters.transformers import mixup
 
-
-def test_embeddings_are_mixed_and_their_attention_masks_united(tmp_path: Path) -> None:
-    config = BertConfig(
-        vocab_size=10,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        num_labels=CLASSES,
-    )
-    model = BertForSequenceClassification(config)
-    seen: list[Sample] = []
-    model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
-    _, y = make_samples(8, 1)
-    embeds = torch.rand(8, 5, 8, generator=torch.Generator().manual_seed(0))
-    mask = (torch.arange(5) <= torch.arange(8).view(-1, 1)).long()
-    data = Samples(inputs_embeds=embeds, attention_mask=mask, labels=y)
-    options = {"eval_strategy": "no", "num_train_epochs": 1}
-    mixup(make_trainer(model, tmp_path, data=data, arguments=options), bm.Mixup(0.4, seed=5)).train()
-    plan = bm.Mixup(0.4, seed=5).plan(embeds)
-    assert torch.equal(seen[0]["inputs_embeds"], bm.blend(embeds, plan))
-    assert torch.equal(seen[0]["attention_mask"], mask | mask[plan.partner] * (plan.lam < 1).view(-1, 1))
-    assert torch.equal(seen[0]["labels"].lam, plan.lam)
-
-
-def test_token_ids_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    config = BertConfig(
-        vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
-    )
-    data = Samples(input_ids=torch.ones(8, 5, dtype=torch.int64), labels=torch.ones(8, dtype=torch.int64))
-    trainer = make_trainer(
-        BertForSequenceClassification(config), tmp_path, data=data, arguments={"eval_strategy": "no"}
-    )
-    with pytest.raises(bm.MixError) as raised:
-        mixup(trainer).train()
-    assert one_line(raised) == (
-        "inputs takes floating point tensors, such as inputs_embeds in place of the token ids, "
-        "which embed=True makes of them, or ids where the mixer is a bm.TokenCutMix, "
-        "got 'input_ids', int64 tensor (8, 5)"
-    )
-
-
-def test_token_cutmix_pastes_token_ids_with_what_stands_beside_them(tmp_path: Path) -> None:
-    config = BertConfig(
-        vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
-    )
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(1, 10, (8, 5), generator=generator)
-    used = (torch.arange(5) < torch.tensor([5, 4, 3, 5, 2, 4, 5, 3])[:, None]).long()
-    x = {"input_ids": ids * used, "token_type_ids": ids % 2 * used, "attention_mask": used}
-    y = torch.arange(8) % 2
-    trainer = make_trainer(
-        BertForSequenceClassification(config),
-        tmp_path,
-        data=Samples(**x, labels=y),
-        arguments={"eval_strategy": "no"},
-    )
-    mixer = bm.TokenCutMix(special=[0], seed=1)
-    mixup(trainer, mixer)
-    mixed = trainer.training_step.mix({**x, "labels": y})
-    wanted, target = bm.TokenCutMix(special=[0], seed=1)(x, y)
-    assert all(torch.equal(mixed[key], wanted[key]) for key in x)
-    assert not torch.equal(mixed["token_type_ids"], x["token_type_ids"])
-    assert torch.equal(mixed["labels"].lam, target.lam)
-    trainer.train()
-    assert mixer.step > 1
-
-
 AGE = torch.rand(8)
 
 BERT = BertConfig(
@@ -116,6 +46,53 @@ def bert() -> BertForSequenceClassification:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return BertForSequenceClassification(copy.deepcopy(BERT))
+
+
+def test_embeddings_are_mixed_and_their_attention_masks_united(tmp_path: Path) -> None:
+    model = bert()
+    seen: list[Sample] = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    _, y = make_samples(8, 1)
+    embeds = torch.rand(8, 5, 8, generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(5) <= torch.arange(8).view(-1, 1)).long()
+    data = Samples(inputs_embeds=embeds, attention_mask=mask, labels=y)
+    options = {"eval_strategy": "no", "num_train_epochs": 1}
+    mixup(make_trainer(model, tmp_path, data=data, arguments=options), bm.Mixup(0.4, seed=5)).train()
+    plan = bm.Mixup(0.4, seed=5).plan(embeds)
+    assert torch.equal(seen[0]["inputs_embeds"], bm.blend(embeds, plan))
+    assert torch.equal(seen[0]["attention_mask"], mask | mask[plan.partner] * (plan.lam < 1).view(-1, 1))
+    assert torch.equal(seen[0]["labels"].lam, plan.lam)
+
+
+def test_token_ids_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    data = Samples(input_ids=torch.ones(8, 5, dtype=torch.int64), labels=torch.ones(8, dtype=torch.int64))
+    trainer = make_trainer(bert(), tmp_path, data=data, arguments={"eval_strategy": "no"})
+    with pytest.raises(bm.MixError) as raised:
+        mixup(trainer).train()
+    assert one_line(raised) == (
+        "inputs takes floating point tensors, such as inputs_embeds in place of the token ids, "
+        "which embed=True makes of them, or ids where the mixer is a bm.TokenCutMix, "
+        "got 'input_ids', int64 tensor (8, 5)"
+    )
+
+
+def test_token_cutmix_pastes_token_ids_with_what_stands_beside_them(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 10, (8, 5), generator=generator)
+    used = (torch.arange(5) < torch.tensor([5, 4, 3, 5, 2, 4, 5, 3])[:, None]).long()
+    x = {"input_ids": ids * used, "token_type_ids": ids % 2 * used, "attention_mask": used}
+    y = torch.arange(8) % 2
+    data = Samples(**x, labels=y)
+    trainer = make_trainer(bert(), tmp_path, data=data, arguments={"eval_strategy": "no"})
+    mixer = bm.TokenCutMix(special=[0], seed=1)
+    mixup(trainer, mixer)
+    mixed = trainer.training_step.mix({**x, "labels": y})
+    wanted, target = bm.TokenCutMix(special=[0], seed=1)(x, y)
+    assert all(torch.equal(mixed[key], wanted[key]) for key in x)
+    assert not torch.equal(mixed["token_type_ids"], x["token_type_ids"])
+    assert torch.equal(mixed["labels"].lam, target.lam)
+    trainer.train()
+    assert mixer.step > 1
 
 
 def texts(count: int = 16) -> Samples:

@@ -23,7 +23,9 @@ from tiny_runs import identical, start, tiny
 from batchmix.recipe import training as recipe_training
 from batchmix.recipe.progress import Progress
 from batchmix.recipe.run import stop_on_signal
-from batchmix.recipe.training import ASK_EVERY, StepReport, Stopping, Training
+from batchmix.recipe.training import StepReport, Training
+from batchmix.scale import stopping
+from batchmix.scale.stopping import ASK_EVERY, Stopping
 from batchmix.scale.world import World
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on Unix")
@@ -144,7 +146,8 @@ def clocks(monkeypatch):
     """A clock for each thread, which stands still until ``clocks.now`` is set."""
     clocks = threading.local()
     clock = SimpleNamespace(perf_counter=lambda: getattr(clocks, "now", 0.0))
-    monkeypatch.setattr(recipe_training, "time", clock)
+    for module in (recipe_training, stopping):
+        monkeypatch.setattr(module, "time", clock)
     return clocks
 
 
@@ -174,10 +177,10 @@ def test_ranks_stop_together_soon_and_rarely_ask(clocks, seconds):
             questions += 1
             return rank == 1 and clocks.now > told
 
-        stopping = Stopping(Threads(rank, 2), stop)
+        asking = Stopping(Threads(rank, 2), stop)
         for step in range(1, last):
             clocks.now += seconds * (1 + 0.2 * rank)
-            if stopping.asked(due=step == 1):
+            if asking.asked(due=step == 1):
                 return step, clocks.now, questions
         return None
 
@@ -200,10 +203,10 @@ def test_first_steps_that_take_what_was_decoded_before_do_not_set_the_pace(clock
             return 2 * values
 
     clocks.now = 0.0
-    stopping = Stopping(Alike(size=2), lambda: False)
+    asking = Stopping(Alike(size=2), lambda: False)
     for step in range(1, 400):
         clocks.now += first if step <= 8 else later
-        stopping.asked(due=step == 1)
+        asking.asked(due=step == 1)
     gaps = [after - before for before, after in itertools.pairwise(asked)]
     assert max(gaps) <= 30 - 5
     assert sorted(gaps)[len(gaps) // 2] > ASK_EVERY / 2

@@ -45,7 +45,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from batchmix.core.batches import IN_USE, Kinds, is_detection
+from batchmix.core.batches import IN_USE, Kinds, Leaf, is_detection, lead_of
 from batchmix.core.objects import mix_objects
 from batchmix.core.plan import describe
 from batchmix.core.sampling import check_flag
@@ -53,7 +53,7 @@ from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs, why
 from batchmix.methods.mixup import given_or_mixup
 from batchmix.methods.tokencutmix import OF_TOKENS, TokenCutMix
-from batchmix.mixer import Mixer
+from batchmix.mixer import WHOLE_SAMPLES, Mixer
 
 with needs("transformers"):
     from transformers import Trainer
@@ -66,9 +66,6 @@ STATE = "batchmix"
 
 FREE = (*IN_USE, "head_mask", "decoder_head_mask", "cross_attn_head_mask")
 """Floats that stay as they are: masks of ids that are not mixed, and of parts of the model."""
-
-BLENDING = ("any samples", "samples with values as targets")
-"""What methods take that mix whole samples, by one weight for each."""
 
 OF_BOXES = ("min_visible", "form", "normalized", "weighted")
 """The arguments of ``mix_objects`` that ``boxes`` may hold."""
@@ -205,11 +202,10 @@ class _MixingStep:
         kinds = self.kinds if isinstance(self.kinds, Mapping) else {}
         usual = kinds.get("y", "boxes")
         found = [key for key in y if kinds.get(f"y.{key}", usual) == "boxes" and is_detection(y[key])]
-        mixed = [x[key] for key in x if key not in IN_USE and kinds.get(f"x.{key}") != "pass"]
-        images = [value for value in mixed if isinstance(value, Tensor)]
-        if not found or not images:
+        if not found:
             return self.mixer(x, y, kinds=self.kinds)
-        lead = max(images, key=Tensor.dim)  # as a mixer finds it
+        mixed = (key for key in x if key not in IN_USE and kinds.get(f"x.{key}") != "pass")
+        lead = lead_of([Leaf(f"x.{key}", x[key], "input") for key in mixed])
         plan = self.mixer.plan(lead)
         x, y = self.mixer(x, y, plan=plan, kinds={**kinds, **dict.fromkeys(_paths("y", found), "pass")})
         for key in found:
@@ -221,8 +217,7 @@ class _MixingStep:
             try:
                 y[key] = mix_objects(y[key], plan, **options)
             except MixError as error:
-                told = str(error).replace("form and normalized of bm.mix_objects", "boxes={'form': ...}")
-                raise MixError(f"{key}: {told}") from None
+                raise MixError(f"{key}, taken with boxes={options}: {error}") from None
         return x, y
 
     def _named(self, root: str, batch: Mapping[str, Any], listed: set[str]) -> Iterator[str]:
@@ -377,7 +372,7 @@ def _embedded(batch: Mapping[str, Any], trainer: Trainer) -> dict[str, Any]:
 def _blends(mixer: Mixer) -> bool:
     """Whether it mixes whole samples: others would cut along the features of an embedding."""
     methods = getattr(mixer, "methods", {}).values()
-    return all(map(_blends, methods)) if methods else mixer.takes in BLENDING
+    return all(map(_blends, methods)) if methods else mixer.takes in WHOLE_SAMPLES
 
 
 def _is_of_ids(name: str, batch: Mapping[str, Any], keys: tuple[str, ...]) -> bool:

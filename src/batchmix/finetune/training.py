@@ -24,8 +24,9 @@ from batchmix.finetune.config import FolderConfig
 from batchmix.finetune.files import ImageFiles
 from batchmix.finetune.order import Order
 from batchmix.finetune.views import Views, stream
-from batchmix.recipe.training import StepReport, Stopping, autocast_for
+from batchmix.recipe.training import StepReport, autocast_for
 from batchmix.scale.norm import GlobalNorm
+from batchmix.scale.stopping import Stopping
 from batchmix.scale.world import World
 
 
