@@ -8,6 +8,7 @@ import itertools
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from threading import Timer
 from types import SimpleNamespace
 from typing import Any
 
@@ -198,6 +199,47 @@ def test_a_batch_that_could_not_be_made_does_not_count(workers: int, persistent:
     data.broken.fill_(-1)
     collate.step = 20
     assert steps_of(target for _, target in collate.epoch(loader)) == list(range(20, 32))
+
+
+class Gated(Numbers):
+    """Its first sample cannot be read, and the others not before the gate is open."""
+
+    def __init__(self, gate: Tensor) -> None:
+        super().__init__(24)
+        self.gate = gate
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 0:
+            raise OSError("a broken image")
+        while not self.gate:
+            time.sleep(0.001)
+        return super().__getitem__(index)
+
+
+class Opening(Gated):
+    """Opens the gate of the other data, and waits until that was gone through."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if not self.gate:
+            self.gate.fill_(1)
+            time.sleep(0.3)
+        return Numbers.__getitem__(self, index)
+
+
+@needs_fork
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_whom_an_error_keeps_alive_take_no_part_in_the_next_pass(persistent: bool) -> None:
+    collate, gate = MixCollate(mixup()), torch.tensor(0).share_memory_()
+    loader = DataLoader(Gated(gate), 2, num_workers=2, persistent_workers=persistent, collate_fn=collate)
+    with pytest.raises(OSError, match="a broken image") as kept:  # as a notebook keeps its last error
+        list(collate.epoch(loader))
+    del loader
+    opened = Timer(0.05, gate.fill_, [1])
+    if persistent:  # before the next pass begins, they have to be done
+        opened.start()
+    loader = DataLoader(Opening(gate), 2, num_workers=2, persistent_workers=persistent, collate_fn=collate)
+    assert steps_of(target for _, target in collate.epoch(loader)) == list(range(12))
+    del kept
 
 
 @needs_fork

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -276,14 +277,12 @@ class MixCollate:
     def _follows(self, loader_seed: int) -> bool:
         """Take over what the main process has said; False where it has not announced this pass."""
         announced = int(self._shared[PASS])
-        if announced == 0:
-            return False
-        if announced != self._pass:
+        if announced != self._pass and _is_kept():
             self._pass, self._first, self._made = announced, 0, 0
             self._start = int(self._shared[START])
             self._enabled = bool(self._shared[ENABLED])
             self.mixer.seed = int(self._shared[SEED]) % 2**64
-        return self._is_of(loader_seed)
+        return self._pass > 0 and self._is_of(loader_seed)
 
     def _is_of(self, loader_seed: int) -> bool:
         """Whether the pass belongs to this set of workers: the first to make a batch of it claims it.
@@ -304,6 +303,20 @@ class MixCollate:
         mixed = self.mixer(*batch, kinds=self.kinds, step=step)
         kind: Any = type(batch)
         return kind(*mixed) if hasattr(batch, "_fields") else kind(mixed)
+
+
+def _is_kept() -> bool:
+    """Whether the loader of the worker that calls this keeps it for more than one pass.
+
+    One that is not kept may still be there when a later pass is announced, where an exception holds on to
+    its loader's iterator. torch tells the loop of a worker which it is, and nobody else.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "_worker_loop" and "persistent_workers" in frame.f_code.co_varnames:
+            return bool(frame.f_locals["persistent_workers"])
+        frame = frame.f_back
+    return True
 
 
 def _counts_steps(mixer: Mixer) -> bool:

@@ -41,7 +41,7 @@ class UnderWay:
         return batch
 
     def leave(self) -> LeftPass | None:
-        """Let go of the loader's iterator; the workers of one that does not keep them end with it.
+        """Let go of the loader's iterator; the workers of a loader that does not keep them end with it.
 
         Returns:
             What is to be finished before another pass; None where no loader was found.
