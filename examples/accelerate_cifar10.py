@@ -38,7 +38,7 @@ accelerator = Accelerator(gradient_accumulation_steps=2)
 model, optimizer, schedule, train_loader, test_loader = accelerator.prepare(
     model, optimizer, schedule, train_loader, test_loader
 )
-mixup = bm.Mixup(0.4)
+mixup = bm.Mixup(0.4, seed=0)  # in every process the same, as a checkpoint has it
 accelerator.register_for_checkpointing(mixup)  # load_state goes on with the draws of save_state
 
 for epoch in range(EPOCHS):

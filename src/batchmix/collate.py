@@ -20,6 +20,7 @@ from batchmix.loaders import (
     loaders_in,
     resumption,
 )
+from batchmix.methods.mixup import check_needs_no_plan
 from batchmix.mixer import Mixer, check_mixer
 
 # Places in the numbers that the main process shares with the workers.
@@ -64,7 +65,7 @@ class MixCollate:
     that persist take it for more of the pass that was announced last.
 
     Args:
-        mixer: Any method or choice of methods.
+        mixer: Any method or choice of methods, but ``TransMix``, which weighs labels after the model.
         collate_fn: What makes a batch of a list of samples.
         kinds: What a leaf of the batch is, by its path, where that is in doubt; see ``Mixer.__call__`` for
             batches of two, ``(x, y)``, and ``Mixer.mix`` for all others.
@@ -92,7 +93,7 @@ class MixCollate:
         *,
         kinds: Kinds | None = None,
     ) -> None:
-        check_mixer(mixer)
+        check_needs_no_plan(check_mixer(mixer))
         if not callable(collate_fn):
             raise MixError.of("collate_fn", collate_fn, "a callable of a list of samples")
         _check_seed(mixer.seed)

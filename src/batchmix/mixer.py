@@ -68,7 +68,8 @@ class Mixer:
 
     Args:
         p: Probability that a batch is mixed.
-        p_sample: Probability that a sample of a mixed batch is mixed, each for itself.
+        p_sample: Probability that a sample of a mixed batch is mixed, each for itself. One left alone keeps a
+            partner of weight 0, whose infinities and NaN a blend still sees.
         schedule: Factor as a function of the step, as in ``torch.optim.lr_scheduler.LambdaLR``: a callable
             for ``p``, or a mapping from names of hyperparameters (``"p"``, ``"p_sample"``, ``"alpha"``) to
             callables.
@@ -107,6 +108,9 @@ class Mixer:
     reads_pixels: ClassVar[bool] = True
     """Whether ``sample`` reads the values of ``x``. Where images are normalised, a method that does not is
     given their shape alone, and they are not normalised for the draw."""
+
+    weighs_afterwards: ClassVar[bool] = False
+    """Whether labels are weighed after the model, by the plan. An adapter hands out none, and refuses it."""
 
     hyperparameters: ClassVar[tuple[str, ...]] = ()
     """Names of the attributes that a schedule can change, besides ``p`` and ``p_sample``; numbers >= 0."""
@@ -189,6 +193,7 @@ class Mixer:
 
     # What a user calls
 
+    # Any: class ids of positions are a tensor where they are pasted, and no type tells them from other ids.
     @overload
     def __call__(
         self,
@@ -198,7 +203,7 @@ class Mixer:
         kinds: Kinds | None = None,
         plan: MixPlan | None = None,
         step: int | None = None,
-    ) -> tuple[Tensor, MixedTarget]: ...
+    ) -> tuple[Tensor, MixedTarget | Any]: ...
 
     @overload
     def __call__(

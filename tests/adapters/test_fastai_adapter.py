@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from fastai.callback.all import GradientAccumulation, MixUp, ShortEpochCallback
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback, CancelBatchException, CancelFitException
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai_learners import (
@@ -309,6 +310,67 @@ def test_callbacks_that_add_to_the_loss_add_to_that_of_the_mix() -> None:
     torch.testing.assert_close(weights(learn), nn.utils.parameters_to_vector(model.parameters()).detach())
 
 
+class Relabels(Callback):
+    """Turns the targets round."""
+
+    run_valid = False
+
+    def before_batch(self) -> None:
+        self.learn.yb = tuple(y.flip(0) for y in self.yb)
+
+
+def test_targets_that_change_before_the_mixing_are_mixed_and_later_ones_refused() -> None:
+    learn = learner(cbs=Relabels()).mixup(seed=5)
+    learn.fit(1)
+    turned = [(x, y.flip(0)) for x, y in batches(X, Y)]
+    other = learner(turned).mixup(seed=5)
+    other.fit(1)
+    assert learn.seen.losses == pytest.approx(other.seen.losses, rel=1e-6)
+
+    late = Relabels()
+    late.order = 20
+    with pytest.raises(bm.MixError) as raised:
+        learner(cbs=late).mixup(seed=5).fit(1)
+    assert one_line(raised).startswith(
+        "yb takes new targets before they are mixed, in before_batch with an order below 9.5, got them after "
+    )
+
+
+def test_a_callback_that_hands_on_the_same_targets_is_not_refused() -> None:
+    class HandsOn(Callback):
+        order = 20
+
+        def before_batch(self) -> None:
+            self.learn.yb = tuple(self.yb)
+
+    learn = learner(cbs=HandsOn()).mixup(seed=5)
+    learn.fit(1)
+    assert learn.seen.losses == pytest.approx(plain_losses(bm.Mixup(0.4, seed=5)), rel=1e-6)
+
+
+def test_a_batch_that_is_left_before_its_loss_leaves_the_next_one_as_it_should_be() -> None:
+    class Leaves(Callback):
+        order = 20  # after the mixing
+
+        def before_batch(self) -> None:
+            if self.training and self.train_iter == 1:
+                raise CancelBatchException
+
+    class Order(Callback):
+        order = -20
+
+        def __init__(self) -> None:
+            self.found: list[float] = []
+
+        def before_batch(self) -> None:
+            self.found.append(self.learn.mix_up.order)
+
+    learn = learner(cbs=[Leaves(), order := Order()]).mixup(seed=5)
+    learn.fit(1)
+    assert set(order.found) == {9.5}
+    assert learn.mix_up.mixer.step == 3
+
+
 def test_gradient_accumulation_mixes_every_micro_batch() -> None:
     learn = learner(batches(X, Y) * 2).mixup(seed=5)
     learn.fit(1, cbs=GradientAccumulation(n_acc=24))
@@ -361,6 +423,19 @@ def test_labels_among_the_largest_logits_count_where_it_says_so() -> None:
     guesses = learn.model.eval()(X).topk(2, 1).indices
     (_, accuracy) = learn.validate()
     assert accuracy == pytest.approx((guesses == Y[:, None]).any(1).float().mean().item())
+
+
+def test_the_accuracy_is_that_of_all_processes() -> None:
+    """fastai gathers a number as its mean over the processes: here, with one that was right in 5 of 6."""
+    metric, others = MixedAccuracy(), iter((5.0, 6.0))
+    logits, labels = F.one_hot(Y[:8], 4).float(), Y[:8].clone()
+    labels[:6] = (labels[:6] + 1) % 4
+    metric.accumulate(
+        SimpleNamespace(
+            training=False, pred=logits, yb=(labels,), to_detach=lambda part: (part + next(others)) / 2
+        )
+    )
+    assert metric.value == pytest.approx((2 + 5) / (8 + 6))
 
 
 def test_training_metrics_see_the_larger_label_and_ours_counts_both() -> None:

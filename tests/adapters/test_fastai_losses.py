@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import batchmix as bm
-from batchmix.adapters.fastai import MixUpLoss
+from batchmix.adapters.fastai import MixUpCallback, MixUpLoss
 
 
 def two(loss: Callable[..., Any]) -> tuple[Any, Any]:
@@ -276,3 +276,24 @@ def test_a_wrapped_flat_loss_keeps_its_mean(options: dict[str, Any]) -> None:
     output = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
     mixed = MixUpLoss(loss_func)(output, bm.MixedTarget(y, y.flip(0), 1.0))
     torch.testing.assert_close(mixed, loss_func(output, y))
+
+
+def test_the_wrapper_of_plain_loops_is_refused_since_it_hides_the_loss_in_it() -> None:
+    learn = learner(loss_func=bm.MixUpLoss(CrossEntropyLossFlat()))
+    before = list(learn.cbs)
+    for call in (learn.mixup, lambda: learn.fit(1, cbs=MixUpCallback())):
+        with pytest.raises(bm.MixError) as raised:
+            call()
+        assert one_line(raised).startswith(
+            "loss_func takes a loss as it is, or in batchmix.adapters.fastai.MixUpLoss, which hides nothing "
+            "of it, got batchmix.MixUpLoss("
+        )
+        assert list(learn.cbs) == before
+
+    learner(loss_func=bm.MixUpLoss(F.cross_entropy)).mixup(seed=5).fit(1)  # it has nothing to hide
+    learn = learner(loss_func=MixUpLoss(CrossEntropyLossFlat())).mixup(seed=5)
+    learn.fit(1)
+    assert learn.seen.losses == pytest.approx(plain_losses(bm.Mixup(0.4, seed=5)), rel=1e-6)
+    preds, _, losses = learn.get_preds(with_loss=True)
+    torch.testing.assert_close(preds.sum(1), torch.ones(len(Y)))
+    assert losses.shape == Y.shape

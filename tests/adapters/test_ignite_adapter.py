@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ with warnings.catch_warnings():
         create_supervised_trainer,
         supervised_training_step,
     )
-    from ignite.handlers import Checkpoint, DiskSaver
+    from ignite.handlers import Checkpoint, DiskSaver, FastaiLRFinder
     from ignite.metrics import Accuracy, Loss, RunningAverage
 
     from batchmix.adapters.ignite import mixup_batch
@@ -202,6 +203,17 @@ def test_a_checkpoint_resumes_the_draws(engine: str, tmp_path: Path) -> None:
     assert resumed["mixer"] == unbroken["mixer"] == {"seed": 1, "step": 12}
     for name, value in unbroken["model"].items():
         assert torch.equal(resumed["model"][name], value)
+
+
+@pytest.mark.filterwarnings("ignore:Run completed without loss diverging")  # in three steps
+def test_a_search_for_a_learning_rate_gives_the_draws_back() -> None:
+    mixer = bm.Mixup(0.4, seed=1)
+    trainer, model, optimizer = make_trainer(mixer)
+    kept = {"model": model, "optimizer": optimizer, "mixer": mixer}
+    with FastaiLRFinder().attach(trainer, kept, num_iter=3, diverge_th=math.inf) as searching:
+        searching.run(train_batches())
+        assert mixer.step == 3
+    assert mixer.state_dict() == {"seed": 1, "step": 0}
 
 
 def test_options_of_mixup_stand_in_for_a_mixer() -> None:

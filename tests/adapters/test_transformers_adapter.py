@@ -45,6 +45,7 @@ from transformers_trainers import (
 
 import batchmix as bm
 from batchmix.adapters.transformers import mixup
+from batchmix.core.draws import as_rank
 
 VIT = ViTConfig(
     hidden_size=8,
@@ -86,6 +87,20 @@ def test_several_labels_at_once_go_through_the_models_own_loss(tmp_path: Path) -
         loss_fn = F.binary_cross_entropy_with_logits
         wanted = plain_losses(build(config, **changes), data, bm.Mixup(0.4, seed=5), loss_fn)
         assert trainer.losses.train == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's own
+def test_a_loss_inside_of_a_compiled_model_takes_several_labels_at_once(tmp_path: Path) -> None:
+    data = samples(16, labels=lambda y: torch.stack([y % 2, y // 2, (y > 0).long()], 1).float())
+    changes = {"num_labels": 3, "problem_type": "multi_label_classification"}
+    options = {"torch_compile_backend": "eager", "eval_strategy": "no", "num_train_epochs": 1}
+    trainer = make_trainer(build(RESNET, **changes), tmp_path, data=data, arguments=options)
+    mixup(trainer, bm.Mixup(0.4, seed=5)).train()
+    assert type(trainer.model_wrapped) is torch._dynamo.OptimizedModule
+    loss_fn = F.binary_cross_entropy_with_logits
+    wanted = plain_losses(build(RESNET, **changes), data, bm.Mixup(0.4, seed=5), loss_fn, epochs=1)
+    assert trainer.losses.train == pytest.approx(wanted, rel=1e-6)
+    torch._dynamo.reset()
 
 
 def squared_error(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Tensor:
@@ -315,6 +330,22 @@ def test_all_processes_begin_with_the_seed_of_the_first(
     assert len(sent) == 1  # the checkpoint's state is the same in all of them
     trainer.train()
     assert sent[1:] == [{"seed": 1001, "step": 0}]
+
+
+@pytest.mark.parametrize(("own", "place"), [(None, 1), (3, 3)], ids=["by their number", "the mixer's own"])
+def test_processes_that_share_a_batch_draw_alike(
+    own: int | None, place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here is the third of four, which are context parallel in pairs."""
+    trainer = make_trainer(build(RESNET), tmp_path, arguments={"eval_strategy": "no"})
+    mixup(trainer, bm.Mixup(0.4, seed=5, rank=own))
+    monkeypatch.setattr(trainer, "get_cp_size", lambda: 2, raising=False)  # recent ones have it
+    with monkeypatch.context() as told:
+        told.setenv("RANK", "2")
+        trainer.train()
+    with as_rank(place):
+        wanted = plain_losses(build(RESNET), samples(), bm.Mixup(0.4, seed=5))
+    assert trainer.losses.train == pytest.approx(wanted, rel=1e-6)
 
 
 def test_mixing_can_begin_in_a_run_that_is_resumed(tmp_path: Path) -> None:

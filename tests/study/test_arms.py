@@ -11,8 +11,6 @@ import batchmix as bm
 from batchmix.errors import MixError
 from batchmix.methods import discover
 from batchmix.study.arms import (
-    CHOICE,
-    TWO_LOADERS,
     TwoLoaders,
     arm_names,
     check_on_images,
@@ -48,7 +46,7 @@ OTHER = {float: "0.25", int: "5", bool: None}
 
 
 def option_texts():
-    for name in (*discover(), CHOICE, TWO_LOADERS):
+    for name in arm_names()[1:]:  # but "none", which has none
         for key, option in options_for(name).items():
             if option.kind is bool:
                 text = "false" if option.default else "true"
@@ -219,3 +217,11 @@ def test_methods_for_something_else_are_refused_before_anything_trains():
         check_on_images(parse_arm(name), 32)
     with pytest.raises(MixError, match=r"^the arm tokencutmix does not mix images with class ids: [^\n]+$"):
         check_on_images(parse_arm("tokencutmix"), 32)
+
+
+def test_a_method_that_weighs_labels_after_the_model_is_no_arm():
+    assert "transmix" in discover()
+    with pytest.raises(MixError, match=r"ARM takes one of none, mixup, .*, got 'transmix'"):
+        parse_arm("transmix")
+    with pytest.raises(MixError, match=r"the arm choice takes .*, got 'transmix'"):
+        parse_arm("choice:transmix=0.5,mixup=0.5")

@@ -20,13 +20,15 @@ losses inside of it take; so does a loss of several targets.
 How is evaluation left untouched? The callback runs in training only. fastai computes metrics in validation
 only, so that they are those of plain batches; the training loss in the table is that of mixed ones. With
 ``learn.recorder.train_metrics = True`` metrics of training batches see the label of larger weight, and
-``MixedAccuracy`` counts both labels by their weights.
+``MixedAccuracy`` counts both labels by their weights. A mixer that has ``normalize`` leaves the uint8 images
+of validation as they are: let the model normalise those.
 
 ``lr_find`` mixes as training would, and the draws of the training that follows are those without it.
 
 ``learn.save`` keeps no callback's state. ``learn.mix_up.mixer.state_dict()`` is all that has to be kept
-beside it to go on with the same draws. ``learn.export`` takes the callback along, and loading then needs
-batchmix; ``learn.remove_cb(MixUpCallback)`` before it leaves a learner that does not.
+beside it to go on with the same draws; on several processes give the mixer a ``seed``, or each has another.
+``learn.export`` takes the callback along, and loading then needs batchmix; ``learn.remove_cb(MixUpCallback)``
+before it leaves a learner that does not.
 """
 
 from __future__ import annotations
@@ -92,7 +94,8 @@ class MixUpCallback(Callback):
 
     Raises:
         MixError: If an argument is not of the form above. While training, one line says so where inputs or
-            targets cannot be mixed, the loss cannot be computed for two targets, or another callback mixes.
+            targets cannot be mixed, the loss cannot be computed for two targets or is ``batchmix.MixUpLoss``,
+            or another callback mixes, or changes targets afterwards.
 
     Example:
         >>> MixUpCallback(0.2, per="batch").mixer.alpha
@@ -102,9 +105,10 @@ class MixUpCallback(Callback):
     """
 
     run_valid = False
-    _stateattrs = ("_targets", "_loss_is_plain")  # not pickled; they end with the batch
+    _stateattrs = ("_targets", "_dominant", "_loss_is_plain")  # not pickled; they end with the batch
 
     _targets: tuple[Any, ...] = ()
+    _dominant: tuple[Any, ...] = ()
     _loss_is_plain = False
 
     def __init__(
@@ -130,16 +134,18 @@ class MixUpCallback(Callback):
         return LOSS if self._loss_is_plain else MIXING
 
     def before_fit(self) -> None:
-        """Refuse a second callback that mixes, while nothing is changed yet."""
+        """Refuse a second callback that mixes, or a loss that hides another, while nothing is changed yet."""
         _refuse_others(self.learn, self)
-        self._targets, self._loss_is_plain = (), False  # of an interrupted batch
+        _refuse_core_loss(self.learn)
+        self._targets, self._dominant, self._loss_is_plain = (), (), False  # of an interrupted batch
 
     def before_batch(self) -> None:
         """Mix the batch, and keep its targets for the loss."""
         xb, targets = self._mix(tuple(self.learn.xb), tuple(self.learn.yb))
         if not self.stack_y:
             targets = _map(_blended, targets)
-        self.learn.xb, self.learn.yb = xb, _map(lambda target: target.dominant, targets)
+        self._dominant = _map(lambda target: target.dominant, targets)
+        self.learn.xb, self.learn.yb = xb, self._dominant
         self._targets, self._loss_is_plain = targets, _holds_mixed(targets)
 
     def after_loss(self) -> None:
@@ -147,8 +153,17 @@ class MixUpCallback(Callback):
         if not self._loss_is_plain:
             return
         self._loss_is_plain = False
+        if [*map(id, self.learn.yb)] != [*map(id, self._dominant)]:
+            raise MixError(
+                f"yb takes new targets before they are mixed, in before_batch with an order below {MIXING}, "
+                f"got them after it: {shorten(self.learn.yb)}"
+            )
         self.learn.loss_grad = _loss(self.learn.loss_func, self.learn.pred, self._targets)
         self.learn.loss = self.learn.loss_grad.clone()
+
+    def after_cancel_batch(self) -> None:
+        """The batch was left before its loss: the next one is mixed late again."""
+        self._loss_is_plain = False
 
     def show_batch(self, max_n: int = 9, **kwargs: Any) -> None:
         """Draw images of a training batch as the next step will mix them, "0.72 cat + 0.28 dog".
@@ -280,7 +295,8 @@ class MixedAccuracy(Metric):
             targets = next(mixed, ()) or targets
         if len(targets) != 1:
             raise MixError(f"MixedAccuracy takes one target, got {len(targets)}")
-        correct, count = count_correct(learn.pred, targets[0], self.ignore_index, self.top_k)
+        counted = count_correct(learn.pred, targets[0], self.ignore_index, self.top_k)
+        correct, count = map(learn.to_detach, counted)  # on several processes the mean over them, of both
         self.correct += float(correct)
         self.count += float(count)
 
@@ -314,7 +330,7 @@ def mixup(
 
     Raises:
         MixError: If an argument is not of the form above, or the learner has fastai's ``MixUp`` or
-            ``CutMix``. The learner is then as it was.
+            ``CutMix``, or a ``batchmix.MixUpLoss``. The learner is then as it was.
 
     Example:
         >>> import torch
@@ -327,6 +343,7 @@ def mixup(
     callback = MixUpCallback(mixer, stack_x=stack_x, stack_y=stack_y, kinds=kinds, **options)
     before = self._grab_cbs(MixUpCallback)
     _refuse_others(self, callback, *before)
+    _refuse_core_loss(self)
     return self.remove_cbs(before).add_cb(callback)
 
 
@@ -339,6 +356,16 @@ def _refuse_others(learn: Any, *allowed: Callback) -> None:
             name = type(other).__name__
             fastais = "fastai's " if isinstance(other, MixHandler) else "a second "
             raise MixError(f"cbs takes one callback that mixes, got {fastais}{name} beside MixUpCallback")
+
+
+def _refuse_core_loss(learn: Any) -> None:
+    """Where it hides from fastai what the loss in it has: activation, decoding, reduction."""
+    loss = learn.loss_func
+    if type(loss) is losses.MixUpLoss and any(hasattr(loss.loss_fn, name) for name in ASKED_OF_A_LOSS):
+        raise MixError(
+            "loss_func takes a loss as it is, or in batchmix.adapters.fastai.MixUpLoss, which hides nothing "
+            f"of it, got batchmix.{shorten(loss)}"
+        )
 
 
 # The loss of two targets

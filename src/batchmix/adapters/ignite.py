@@ -13,10 +13,13 @@ any other one is wrapped, ``batchmix.MixUpLoss(loss_fn)``. The same holds for ``
 counts a training accuracy as ``y.expected_accuracy(y_pred)``; Ignite's metrics take plain targets only.
 
 How is evaluation left untouched? An evaluator has a ``prepare_batch`` of its own. One that was handed to both
-is safe too: where no gradient is recorded, as in every evaluator, it mixes nothing.
+is safe too: where no gradient is recorded, as in every evaluator, it mixes nothing. uint8 images then stay as
+they are, where the mixer has ``normalize``: let the evaluator's own ``prepare_batch`` normalise them.
 
-A mixer has ``state_dict``, so that ``Checkpoint({"trainer": trainer, "model": model, "mixer": mixer}, ...)``
-resumes the draws with the rest.
+Make the mixer first and hand it over, ``mixup_batch(mixer)``: it has ``state_dict``, so that
+``Checkpoint({"trainer": trainer, "model": model, "mixer": mixer}, ...)`` resumes the draws with the rest, and
+the ``to_save`` of ``FastaiLRFinder`` gives back those that a search takes. On several processes give it a
+``seed``: a checkpoint is the first one's, and without a seed each draws by another.
 """
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ gradient.
 
 How is evaluation left untouched? Validation data do not pass here. The loss wants them as probabilities too:
 ``keras.utils.to_categorical``, or for a data set ``MixUpDataset(data, mixer=batchmix.Mixup(0),
-num_classes=10)``, since alpha 0 mixes nothing. The metric ``"accuracy"`` compares with the label of larger
-weight during training; in validation it is the plain accuracy. The ``class_weight`` of ``fit`` takes the
-weight of that label for the whole sample: give class weights to the loss.
+num_classes=10)``, since alpha 0 mixes nothing; with the mixer's ``normalize``, where that of the training has
+one. The metric ``"accuracy"`` compares with the label of larger weight during training; in validation it is
+the plain accuracy. The ``class_weight`` of ``fit`` takes the weight of that label for the whole sample: give
+class weights to the loss.
 
 Batches are read one after another, in the process that trains. Where reading is slow, give it to a torch
 ``DataLoader`` with workers: it loads for every backend, and the mixing is done here, where its draws are in

@@ -21,11 +21,17 @@ How is the loss reached?
     it: in ``training_step`` log ``y.expected_accuracy(logits)``, or give them ``y.dominant``.
 
 How is evaluation left untouched?
-    Only what the trainer loads while ``trainer.training`` is mixed. The sanity check, validation within
-    ``fit``, ``validate``, ``test`` and ``predict`` get their batches as they are.
+    Only what the training loop loads is mixed. The sanity check, validation within ``fit``, ``validate``,
+    ``test`` and ``predict``, and a batch that another callback moves to the device for itself, stay as they
+    are; uint8 images too, where the mixer has ``normalize``: normalise them where ``trainer.training`` is
+    False, in ``on_after_batch_transfer``.
 
 A checkpoint keeps the state of the mixer: ``fit(ckpt_path=...)`` goes on with the very same draws, in the
 middle of an epoch too. All processes of a run have the seed of the first one, and draw apart by their ranks.
+Those that share a batch, as under tensor parallelism (``ModelParallelStrategy``), draw alike: the ranks are
+those that the strategy gives to samplers, unless the mixer has a ``rank``. What the processes that
+``ddp_spawn`` and ``ddp_notebook`` start have counted ends with them: another Trainer with the same callback
+begins with the same draws, unless it goes on from a checkpoint.
 """
 
 from __future__ import annotations
@@ -33,11 +39,13 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor
 
 from batchmix.core.batches import Kinds
+from batchmix.core.draws import as_rank
 from batchmix.core.plan import describe
 from batchmix.errors import MixError, needs
 from batchmix.methods.mixup import given_or_mixup
@@ -101,6 +109,7 @@ class MixUpCallback(Callback):
         self.kinds = kinds
         self._in_step: tuple[dict[str, int], Any, int] | None = None
         self._hook: _MixingHook | None = None
+        self._place: int | None = None
 
     # For the time of fit
 
@@ -128,6 +137,9 @@ class MixUpCallback(Callback):
 
     def _intercept(self, trainer: Any) -> None:
         self._release()
+        # The rank by which samplers deal out batches: processes that share one have the same.
+        for_samplers = getattr(trainer.strategy, "distributed_sampler_kwargs", None) or {}
+        self._place = for_samplers.get("rank")
         self._hook = _MixingHook(trainer, self._mix)
 
     def _release(self) -> None:
@@ -158,7 +170,9 @@ class MixUpCallback(Callback):
             return batch
         x, y = self._keys(batch, trainer.train_dataloader)
         samples, targets = _take(batch, x), _take(batch, y)
-        mixed = self.mixer(samples, targets, kinds=self.kinds)
+        place = self._place if self.mixer.rank is None else None
+        with nullcontext() if place is None else as_rank(place):
+            mixed = self.mixer(samples, targets, kinds=self.kinds)
         for keys, part in zip((x, y), mixed, strict=True):
             batch = _put(batch, keys, part)
         return batch
@@ -222,9 +236,14 @@ class _MixingHook:
 
     def __call__(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         batch = self.batch_to_device(batch, *args, **kwargs)
-        if self.mix is None or batch is None or not self.trainer.training:
+        if self.mix is None or batch is None or not self._is_for_training():
             return batch
         return self.mix(batch, self.trainer)
+
+    def _is_for_training(self) -> bool:
+        """Whether the training loop asks: Lightning notes for itself by which name it calls a hook."""
+        module, name = self.trainer.lightning_module, "batch_to_device"
+        return bool(self.trainer.training) and getattr(module, "_current_fx_name", name) == name
 
     def release(self) -> None:
         """Mix no more, and put back what was found, with all that was released before."""

@@ -20,7 +20,8 @@ several targets gets a MixedTarget for each, which torch's losses and ``batchmix
 uses the cached predictions: it compares predictions for mixed samples with the labels of one of the two.
 
 How is evaluation left untouched? ``validation_step``, ``predict``, ``score`` and all else never come by
-``train_step``.
+``train_step``. uint8 images stay as they are there, where the mixer has ``normalize``: let the module
+normalise what comes in uint8.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from batchmix.core.batches import Kinds
 from batchmix.core.losses import LossFn, mixed_loss
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
-from batchmix.methods.mixup import Mixup, given_or_mixup
+from batchmix.methods.mixup import Mixup, check_needs_no_plan, given_or_mixup
 from batchmix.mixer import Mixer
 
 with needs("skorch"):
@@ -104,14 +105,14 @@ class MixUpNet(NeuralNet):
                 raise MixError.of(
                     "mixer", self.mixer, f"a class where there is mixer__{next(iter(options))}, such as Mixup"
                 )
-            self.mixer_ = copy.deepcopy(self.mixer)
+            self.mixer_ = copy.deepcopy(check_needs_no_plan(self.mixer))
             return self
         made = self.mixer(**options) if callable(self.mixer) else self.mixer
         if isinstance(made, Real):
             made = given_or_mixup(made, options)
         if not isinstance(made, Mixer):
             raise MixError.of("mixer", self.mixer, "a Mixer, or a class of them such as Mixup")
-        self.mixer_ = made
+        self.mixer_ = check_needs_no_plan(made)
         return self
 
     def set_params(self, **params: Any) -> Any:

@@ -36,6 +36,7 @@ from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, needs
 from batchmix.methods.cutmix import CutMix
 from batchmix.methods.mixup import Mixup as MixupMixer
+from batchmix.methods.mixup import check_needs_no_plan
 from batchmix.mixer import Mixer, check_mixer
 
 with needs("timm"):
@@ -245,7 +246,7 @@ def _mixer_of(
 
 
 def _check_mixer(mixer: object, given: tuple[Any, ...], seed: int | None) -> Mixer:
-    found = check_mixer(mixer, "bm.Mixup(0.4)")
+    found = check_needs_no_plan(check_mixer(mixer, "bm.Mixup(0.4)"))
     if given != (1.0, 0.0, None, 1.0, 0.5, "batch") or seed is not None:
         raise MixError("mixer takes the place of mixup_alpha, cutmix_alpha, ..., mode and seed: give one")
     return found

@@ -19,7 +19,8 @@ its ``collate_fn``. (``batchmix.MixCollate`` is the collate function whose draws
 How is the loss reached? The labels become a MixedTarget, which torch's losses take as it stands. With
 ``num_classes`` they become (B, num_classes) probabilities, as torchvision's do.
 
-How is evaluation left untouched? The transform belongs to the training loader alone.
+How is evaluation left untouched? The transform belongs to the training loader alone. Where it has
+``normalize``, uint8 images of evaluation are normalised by ``batchmix.Normalize`` itself.
 """
 
 from __future__ import annotations

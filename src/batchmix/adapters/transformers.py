@@ -26,18 +26,22 @@ How is the loss reached?
 How is evaluation left untouched?
     ``evaluate`` and ``predict`` go through ``prediction_step``, which stays as it is: they, and
     ``compute_metrics`` with them, see plain batches. The training loss in the log is that of mixed batches.
+    Where the mixer has ``normalize``, the images of ``eval_dataset`` have to be normalised by that data set.
 
 Each ``train()`` begins with the draws at which the mixer stood when it was given to the trainer, so that the
 trials of a ``hyperparameter_search`` are alike. A checkpoint keeps the state of the mixer in
 ``trainer_state.json``: ``train(resume_from_checkpoint=True)`` goes on with the very same draws. All processes
-of a run have the seed of the first one, and draw apart by their ranks.
+of a run have the seed of the first one, and draw apart by their ranks. Those that share a batch, under
+tensor, context or sequence parallelism, draw alike where the Trainer says how many they are
+(``get_tp_size()``), as recent ones do; else their mixers take one ``rank``, as ``bm.Mixer`` says.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -46,6 +50,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from batchmix.core.batches import IN_USE, Kinds, Leaf, is_detection, lead_of
+from batchmix.core.draws import as_rank, rank
 from batchmix.core.objects import mix_objects
 from batchmix.core.plan import describe
 from batchmix.core.sampling import check_flag
@@ -174,7 +179,9 @@ class _MixingStep:
             # Without a seed of its own each process has another one, and a checkpoint keeps the first's.
             memory[STATE] = _of_the_first(self.start)
         self.mixer.load_state_dict(memory[STATE])
-        mixed = self.mix(self.trainer._prepare_inputs(inputs))
+        sharing = _sharing(self.trainer) if self.mixer.rank is None else 1
+        with nullcontext() if sharing == 1 else as_rank(rank() // sharing):
+            mixed = self.mix(self.trainer._prepare_inputs(inputs))
         memory[STATE] = self.mixer.state_dict()
         with _explained(self.trainer.model):
             return self.training_step(model, mixed, *args, **kwargs)
@@ -403,6 +410,12 @@ def _of_boxes(given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping) or not set(given) <= set(OF_BOXES):
         raise MixError.of("boxes", given, f"a dict of arguments of bm.mix_objects: {', '.join(OF_BOXES)}")
     return dict(given)
+
+
+def _sharing(trainer: Trainer) -> int:
+    """How many processes get the same batch; in Accelerate's order their ranks follow one another."""
+    sizes = (getattr(trainer, f"get_{kind}_size", None) for kind in ("tp", "cp", "sp"))
+    return math.prod(size() for size in sizes if size is not None)
 
 
 def _of_the_first(state: dict[str, int]) -> dict[str, int]:

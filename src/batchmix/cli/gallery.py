@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from batchmix.mixer import Mixer
 
 PICTURED = ("images", "any samples")  # what the methods take that can be drawn
-AFTERWARDS = ("transmix",)  # whose weights come after the model; before it, the picture is CutMix's
 SHOWN = (3, 5, 8, 1, 7, 0)  # cat, dog, ship, automobile, horse, airplane
 ALPHA = 4.0  # of all methods that take one: most weights are far from 0 and 1, so that the mixing can be seen
 
@@ -39,10 +38,10 @@ def cards_of(method: str | None) -> list[Card]:
 
 
 def pictured(cards: list[Card]) -> list[Card]:
-    """Those that can be drawn: of methods that take images, and mix by a plan for each batch."""
+    """Those that can be drawn: of methods that take images, and are done before the model."""
     from batchmix.methods import discover
 
-    drawn = discover().keys() - AFTERWARDS
+    drawn = [name for name, method in discover().items() if not method.weighs_afterwards]
     return [card for card in cards if card.name in drawn and card.takes in PICTURED]
 
 

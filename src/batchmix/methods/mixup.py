@@ -135,4 +135,22 @@ def given_or_made(mixer: Any, options: Mapping[str, Any], make: Callable[..., Mi
         return make(**options)
     if options and isinstance(mixer, Mixer):
         raise MixError.of("mixer", mixer, f"all options itself, or None where {', '.join(options)} is given")
-    return check_mixer(mixer, "bm.Mixup(0.4)")
+    return check_needs_no_plan(check_mixer(mixer, "bm.Mixup(0.4)"))
+
+
+def check_needs_no_plan(mixer: Mixer) -> Mixer:
+    """Return ``mixer``, or raise a MixError if it is a ``TransMix``, or a choice that has one.
+
+    It weighs labels after the forward pass, by the plan, which an adapter does not hand out: without that it
+    is CutMix.
+    """
+    methods = getattr(mixer, "methods", None)
+    for method in methods.values() if isinstance(methods, Mapping) else ():
+        check_needs_no_plan(method)
+    if mixer.weighs_afterwards:
+        raise MixError(
+            "mixer takes a method that is done before the model, such as bm.CutMix(1.0), got "
+            f"{type(mixer).__name__}, which weighs labels after it: call it in a step of your own, "
+            "plan = mixer.plan(x), mixer(x, y, plan=plan), then mixer.reweigh(y, plan, attention)"
+        )
+    return mixer

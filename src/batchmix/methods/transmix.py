@@ -72,6 +72,8 @@ class TransMix(Mixer):
 
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
 
+    weighs_afterwards: ClassVar[bool] = True
+
     def __init__(
         self,
         alpha: float = 1.0,

@@ -70,7 +70,7 @@ class Arm:
             return bm.Mixup(0.0, **options)
         if self.name == TWO_LOADERS:
             return bm.Mixup(**given, **AS_PUBLISHED, **options)
-        methods = discover()
+        methods = methods_of_arms()
         if self.name == CHOICE:
             shares = {methods[name](seed=seed): share for name, share in (self._shares() or HALF).items()}
             rest = {name: value for name, value in given.items() if name not in methods}
@@ -79,7 +79,7 @@ class Arm:
 
     def _shares(self) -> dict[str, float]:
         """The probability of each method of a choice, as given."""
-        return {name: value for name, value in self.given if name in discover()}
+        return {name: value for name, value in self.given if name in methods_of_arms()}
 
 
 def parse_arm(text: str) -> Arm:
@@ -109,7 +109,7 @@ def parse_arm(text: str) -> Arm:
         if key not in options:
             raise MixError(f"the arm {name} takes {', '.join(options) or 'no options'}, got {key!r}")
         found[key] = options[key].read(f"{key} of the arm {name}", value)
-    if name == CHOICE and {key: found[key] for key in discover() if key in found} == HALF:
+    if name == CHOICE and {key: found[key] for key in methods_of_arms() if key in found} == HALF:
         found = {key: value for key, value in found.items() if key not in HALF}
     # What is at its default is left out, so that the same arm is always the same text.
     given = [(key, found[key]) for key, o in options.items() if found.get(key, o.default) != o.default]
@@ -136,9 +136,14 @@ def parse_arms(texts: Sequence[str]) -> list[Arm]:
     return list(found)
 
 
+def methods_of_arms() -> dict[str, type[bm.Mixer]]:
+    """The methods that are done before the model; a study hands out no plan."""
+    return {name: method for name, method in discover().items() if not method.weighs_afterwards}
+
+
 def arm_names() -> list[str]:
     """What an arm can be."""
-    return [NONE, *sorted(discover(), key=lambda name: (name != "mixup", name)), CHOICE, TWO_LOADERS]
+    return [NONE, *sorted(methods_of_arms(), key=lambda name: (name != "mixup", name)), CHOICE, TWO_LOADERS]
 
 
 def options_for(name: str) -> dict[str, Option]:
@@ -148,7 +153,7 @@ def options_for(name: str) -> dict[str, Option]:
     if name == TWO_LOADERS:
         taken = options_of(bm.Mixup)
         return {key: taken[key] for key in ("alpha", "p")} | {"until": UNTIL}
-    methods = discover()
+    methods = methods_of_arms()
     if name == CHOICE:
         shares = {key: Option(float, 0.0) for key, method in methods.items() if method.whole_plan}
         return options_of(bm.Choice) | shares | {"until": UNTIL}
