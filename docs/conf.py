@@ -53,7 +53,10 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_type_aliases = {
     name: f"batchmix.typing.{name}"
-    for name in ("BoxForm", "Kind", "Kinds", "LossFn", "Per", "Policy", "Schedule")
+    for name in (
+        *("BoxForm", "Cam", "Kernel", "Kind", "Kinds", "Layer", "Look", "LossFn", "Objects", "Per"),
+        *("PerChoice", "PerGroup", "PerSample", "Policy", "Schedule"),
+    )
 }
 maximum_signature_line_length = 88  # longer ones have an argument a line
 strip_signature_backslash = True  # or an attribute such as mixer_ loses its last sign

@@ -45,7 +45,8 @@ for _user in ("recipe", "finetune", "study", "bench", "cli"):
 MAY_IMPORT |= {
     ROOT: {"kernels", "core", "mixer", "choice", "manifold", "regmixup", "snapmix", "methods", "collate"},
     "data": set(),
-    "typing": {"core", "mixer"},  # names for annotations
+    # Names for annotations, from wherever they are
+    "typing": {"kernels", "core", "mixer", "choice", "manifold", "snapmix", "methods"},
     "pictures": {"core"},
     "__main__": {"cli"},
     "errors": set(),

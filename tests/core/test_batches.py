@@ -229,6 +229,13 @@ def test_attention_masks_are_united_and_known_by_their_name() -> None:
     assert torch.equal(x["inputs_embeds"], blend(embeddings, plan))
 
 
+def test_an_attention_mask_has_nothing_of_a_sample_without_weight() -> None:
+    used = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    plan = MixPlan(torch.tensor([1, 0]), torch.tensor([0.0, 1.0]))
+    x, _ = Mixup()({"embeds": torch.rand(2, 3, 5, generator=G), "attention_mask": used}, LABEL[:2], plan=plan)
+    assert x["attention_mask"].tolist() == [[1, 0, 0], [1, 0, 0]]
+
+
 def test_attention_masks_are_pasted_with_their_series() -> None:
     used = torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]])
     mask = torch.ones(2, 1, 5, dtype=torch.bool)

@@ -271,6 +271,8 @@ def plan_of_two(**changes: Tensor) -> MixPlan:
 @pytest.mark.parametrize(
     ("argument", "x", "plan", "options"),
     [
+        ("x", torch.zeros(2, 3).to_sparse(), plan_of_two(), {}),
+        ("x", torch.nested.nested_tensor([[[0.0]], [[0.0], [1.0]]], layout=torch.jagged), plan_of_two(), {}),
         ("x", torch.zeros(2, 3, dtype=torch.uint8), plan_of_two(), {}),
         ("x", torch.zeros(2, 3, dtype=torch.int64), plan_of_two(), {}),
         ("x", torch.zeros(2, 3, dtype=torch.bool), plan_of_two(), {}),
@@ -283,6 +285,8 @@ def plan_of_two(**changes: Tensor) -> MixPlan:
         ("out", torch.zeros(2, 3), plan_of_two(), {"out": torch.zeros(2, 4)}),
         ("out", torch.zeros(2, 3), plan_of_two(), {"out": torch.zeros(2, 3, dtype=torch.float64)}),
         ("out", torch.zeros(2, 3), plan_of_two(), {"out": "a"}),
+        ("out", torch.zeros(2, 3), plan_of_two(), {"out": torch.zeros(2, 3).to_sparse()}),
+        ("other", torch.zeros(2, 3), plan_of_two(), {"other": torch.zeros(2, 3).to_sparse()}),
         ("other", torch.zeros(2, 3), plan_of_two(), {"other": [1]}),
         ("other", torch.zeros(2, 3), plan_of_two(), {"other": torch.zeros(3, 3)}),
         ("other", torch.zeros(2, 3), plan_of_two(), {"other": torch.zeros(2, 3, device="meta")}),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from batchmix import MixedTarget, MixPlan, MixUpLoss, blend
+from batchmix import MixedTarget, MixPlan, MixUpLoss, blend, mixed_loss
 
 FORMS = {
     "function": F.cross_entropy,
@@ -44,6 +44,21 @@ def loss_and_gradients(form: str, backend: str | None) -> tuple[Tensor, ...]:
 def test_a_training_step_compiles_whole(form: str) -> None:
     compiled, eager = (loss_and_gradients(form, backend) for backend in ("aot_eager", None))
     torch.testing.assert_close(compiled, eager)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_loss_of_half_precision_compiles_whole(autocast: bool) -> None:
+    torch._dynamo.reset()
+    x, target = parts()
+    logits = torch.cat([x, x], 1)[:, :5].bfloat16()
+
+    def loss(logits: Tensor, target: MixedTarget) -> Tensor:
+        return mixed_loss(F.cross_entropy, logits, target)
+
+    with torch.autocast("cpu", enabled=autocast):
+        compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")(logits, target)
+        torch.testing.assert_close(compiled, loss(logits, target))
+    assert compiled.dtype == (torch.float32 if autocast else torch.bfloat16)
 
 
 def test_blending_compiles_whole() -> None:

@@ -107,6 +107,20 @@ def test_a_partial_of_torchs_loss_is_torchs_loss(options: dict[str, object]) -> 
     torch.testing.assert_close(loss, F.cross_entropy(logits(), target(), **options))
 
 
+class Unhashable:
+    """As a dataclass with a loss in it is."""
+
+    __hash__ = None
+
+    def __call__(self, output: Tensor, y: Tensor, scale: float = 1.0) -> Tensor:
+        return scale * F.cross_entropy(output, y, reduction="none")
+
+
+def test_a_partial_of_what_has_no_hash_is_called_as_any_other() -> None:
+    loss = mixed_loss(functools.partial(Unhashable(), scale=2.0), logits(), target())
+    torch.testing.assert_close(loss, 2 * F.cross_entropy(logits(), target(), reduction="none"))
+
+
 def mean_of_margins(output: Tensor, y: Tensor) -> Tensor:
     """One number, whatever is asked for."""
     return F.multi_margin_loss(output, y)

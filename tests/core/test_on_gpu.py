@@ -61,6 +61,15 @@ def test_a_training_step_does_not_wait_for_the_device(per: str) -> None:
         F.cross_entropy(mixed.flatten(1) @ weight, target.dense(10)).backward()
 
 
+@pytest.mark.usefixtures("no_sync")
+def test_plain_labels_and_one_number_for_all_are_not_waited_for() -> None:
+    logits, y = torch.zeros(32, 10, device="cuda"), torch.zeros(32, dtype=torch.int64, device="cuda")
+    for lam in (1, 0.7):
+        target = torch.cat([bm.MixedTarget(y, y.flip(0), lam), y])
+        assert target.lam.is_cuda
+    bm.expected_accuracy(logits, y)
+
+
 def test_draws_come_from_a_generator_of_the_device() -> None:
     x = torch.zeros(64, 3, device="cuda")
     before = torch.cuda.get_rng_state()

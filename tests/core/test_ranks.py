@@ -51,6 +51,7 @@ def test_each_rank_gets_the_next_ones_batch(tmp_path: Path, world: int) -> None:
         wanted = [x, y, x.to(torch.bfloat16), x > 0.5, (x * 255).to(torch.uint8), x.t()]
         for one, other in zip(got, wanted, strict=True):
             assert one.dtype == other.dtype
+            assert one.stride() == other.stride()
             assert torch.equal(one, other)
 
 

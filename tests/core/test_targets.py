@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 import reference
@@ -62,6 +64,26 @@ def test_lam_stays_float32_whatever_the_targets_are() -> None:
 @pytest.mark.parametrize("whole", [1.0, 1])
 def test_a_number_goes_where_the_targets_are(whole: float) -> None:
     assert MixedTarget(A.to("meta"), B.to("meta"), whole).lam.device.type == "meta"
+
+
+class NoCopies(TorchDispatchMode):
+    """Fails on a copy to another device, for which a GPU makes the host wait."""
+
+    def __torch_dispatch__(
+        self, func: object, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default:
+            assert result.device == args[0].device
+        return result
+
+
+def test_a_number_is_not_copied_to_a_gpu() -> None:
+    with FakeTensorMode(), NoCopies():
+        labels, logits = torch.empty(4, dtype=torch.int64, device="cuda"), torch.empty(4, 5, device="cuda")
+        target = MixedTarget(labels, labels, 0.75)
+        assert torch.cat([target, labels]).lam.device.type == "cuda"
+        assert expected_accuracy(logits, labels).device.type == "cuda"
 
 
 def test_from_plan_pairs_targets_as_blend_pairs_samples() -> None:

@@ -371,3 +371,16 @@ def test_shapes_alone_have_a_loss(loss_fn: object, dtype: torch.dtype) -> None:
         output, y, lam = torch.zeros(4, 5, dtype=dtype), torch.arange(4), torch.full((4,), 0.5)
     loss = loss_fn(output, MixedTarget(y, y, lam))
     assert (loss.device.type, loss.dtype, loss.shape) == ("meta", dtype, ())
+
+
+@pytest.mark.parametrize("loss_fn", [F.cross_entropy, F.nll_loss])
+def test_a_device_without_autocast_has_a_loss(loss_fn: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*device: object) -> bool:
+        raise RuntimeError("unknown device type for autocast in get_autocast_dispatch_key_from_device_type")
+
+    output, y = random(4, 5).bfloat16(), MixedTarget(torch.arange(4), torch.arange(4).flip(0), 0.5)
+    with bm.kernel("torch"):
+        expected = loss_fn(output, y)
+        monkeypatch.setattr(torch, "is_autocast_enabled", unknown)
+        monkeypatch.setattr(torch.amp, "is_autocast_available", lambda device: False)
+        assert torch.equal(loss_fn(output, y), expected)

@@ -90,3 +90,11 @@ def test_what_a_killed_fetch_left_does_not_make_a_folder_anothers(tmp_path: Path
     assert may_keep(tmp_path)
     (tmp_path / "thesis.part").mkdir()
     assert not may_keep(tmp_path)
+
+
+@pytest.mark.parametrize("left", [".DS_Store", "Thumbs.db", "desktop.ini", "lost+found"])
+def test_what_a_system_leaves_does_not_make_a_folder_anothers(tmp_path: Path, left: str) -> None:
+    (tmp_path / left).touch()
+    assert may_keep(tmp_path)
+    (tmp_path / "thesis.txt").touch()
+    assert not may_keep(tmp_path)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +115,10 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
 def test_a_folder_of_images_takes_no_root(folder: Path) -> None:
     with pytest.raises(MixError, match=r"^root takes None with folder:PATH"):
         load_images(f"folder:{folder}", root=folder)
+
+
+def test_without_numpy_the_command_that_installs_it_is_named() -> None:
+    code = "import sys, batchmix; sys.modules['numpy'] = None; import batchmix.data"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    said = "ModuleNotFoundError: this needs numpy: pip install 'batchmix[cli]'"
+    assert ran.stderr.splitlines()[-1] == said

@@ -10,10 +10,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
-from torch import Tensor
+from torch import Tensor, nn
 
 import batchmix.typing
 from batchmix.typing import Kind
@@ -103,8 +103,9 @@ def test_public_names_are_those_of_the_file(tmp_path: Path) -> None:
 
 def test_types_are_on_the_page_as_they_are_in_the_code() -> None:
     page = (ROOT / "docs" / "api" / "typing.rst").read_text(encoding="utf-8")
-    names = {"Callable": Callable, "Kind": Kind, "Literal": Literal, "Mapping": Mapping, "Tensor": Tensor}
-    written = {name: eval(form, names) for name, form in CANONICAL.findall(page)}
+    known = {"Any": Any, "Callable": Callable, "Kind": Kind, "Literal": Literal, "Mapping": Mapping}
+    known |= {"Tensor": Tensor, "nn": nn}
+    written = {name: eval(form, known) for name, form in CANONICAL.findall(page)}
     assert written == {name: getattr(batchmix.typing, name) for name in written}
     assert written.keys() == set(batchmix.typing.__all__) - {"Kind", "MixerOptions"}  # taken from the code
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 
 import pytest
 
 import batchmix
+import batchmix.typing
 
 PUBLIC = (
     "AttentiveCutMix",
@@ -57,6 +59,24 @@ def test_annotations_can_be_resolved_by_who_reads_them(name: str) -> None:
     thing = getattr(batchmix, name)
     if callable(thing):
         typing.get_type_hints(thing.__init__ if isinstance(thing, type) else thing)
+
+
+def aliases(thing: object) -> set[str]:
+    """The names of types that are no classes, in the signatures of a public function or class."""
+    members = dict(inspect.getmembers(thing, callable))
+    functions = [thing, *(members[name] for name in members if not re.match("_[^_]", name))]
+    found = set()
+    for function in map(inspect.unwrap, functions):
+        if inspect.isfunction(function) and function.__module__.startswith("batchmix."):
+            words = re.findall(r"\w+", " ".join(map(str, function.__annotations__.values())))
+            found |= {word for word in words if typing.get_origin(function.__globals__.get(word))}
+    return found
+
+
+def test_the_types_of_signatures_can_be_imported() -> None:
+    used = set().union(*(aliases(getattr(batchmix, name)) for name in PUBLIC))
+    assert {"Cam", "Kernel", "Kinds", "Objects", "PerChoice"} <= used
+    assert used <= set(batchmix.typing.__all__)
 
 
 def undocumented(thing: object) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from typing_extensions import Unpack, assert_type
 
 import batchmix as bm
 from batchmix.study import Task
-from batchmix.typing import Kinds, MixerOptions, Per, Policy, Schedule
+from batchmix.typing import Cam, Kernel, Kinds, Layer, MixerOptions, Per, Policy, Schedule
 
 
 def plain_loop(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -20,9 +21,19 @@ def plain_loop(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> Non
     for x, y in loader:
         mixed, target = mixup(x, y)
         assert_type(mixed, Tensor)
-        assert_type(target, bm.MixedTarget)
+        assert_type(target, bm.MixedTarget | Any)
         assert_type(bm.mixed_loss(F.cross_entropy, model(mixed), target), Tensor)
         nn.CrossEntropyLoss()(model(mixed), target).backward()
+
+
+def mix_plainly(mixer: bm.Mixer, x: Tensor, y: Tensor) -> tuple[Tensor, bm.MixedTarget]:
+    return mixer(x, y)
+
+
+def pasted_masks(images: Tensor, masks: Tensor) -> Tensor:
+    _, ids = bm.CutMix(1.0)(images, masks)
+    assert isinstance(ids, Tensor)
+    return assert_type(ids, Tensor)
 
 
 def training_step(model: nn.Module, x: Tensor, y: Tensor | bm.MixedTarget) -> Tensor:
@@ -76,6 +87,16 @@ def make_mixer(per: Per, partner: Policy, schedule: Schedule = falling) -> bm.Mi
     bm.Choice({Half(0.3, schedule=schedule, p=0.5): 0.5, bm.CutMix(1.0): 0.3})
     methods = {bm.Mixup(0.4, per=per, partner=partner, schedule={"alpha": bm.ramp(0, 1, steps=500)}): 0.5}
     return bm.Choice(methods)
+
+
+def grey(images: Tensor, labels: Tensor) -> Tensor:
+    return images.mean(1)
+
+
+def named_kernel(name: Kernel, cam: Cam = grey, layer: Layer = nn.Linear) -> bm.SnapMix:
+    bm.ManifoldMixup(nn.Linear(3, 3), layer, mixer=bm.Mixup(2.0))
+    with bm.kernel(name):
+        return bm.SnapMix(cam)
 
 
 def any_batch(mixer: bm.Mixer, batch: dict[str, Tensor]) -> object:

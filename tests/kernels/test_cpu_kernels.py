@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib
 import math
 import multiprocessing
 import os
@@ -431,6 +432,31 @@ def test_without_numba_the_plain_operations_are_left(monkeypatch: pytest.MonkeyP
         assert not cpu.can_mix(x, partner, lam)
         assert cpu.why_not_images(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)) is not None
         assert_bits(blend(x, MixPlan(partner, lam)), eager(x, partner, lam))
+    finally:
+        cpu.loops.cache_clear()
+
+
+@needs_numba
+def test_an_error_of_numbas_own_is_told_once_and_torch_mixes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from numba.core.errors import TypingError
+
+    real = importlib.import_module
+
+    def broken(name: str, *rest: str) -> object:
+        if name == "batchmix.kernels.loops":
+            raise TypingError("Failed in nopython mode\nat line 1")
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    cpu.loops.cache_clear()
+    try:
+        x, (partner, lam) = noise(5, 3, 9, 7), draw(5)
+        with pytest.warns(RuntimeWarning, match=r"^numba does not .*: TypingError: Failed in .*mode") as told:
+            mixed = [blend(x, MixPlan(partner, lam)) for _ in range(2)]
+        assert len(told) == 1
+        assert_bits(mixed[1], eager(x, partner, lam))
+        with pytest.raises(MixError, match=r"^kernel takes .*numba"):
+            kernel("numba")
     finally:
         cpu.loops.cache_clear()
 

@@ -12,7 +12,7 @@ from batchmix.core.batches import Kind, Leaf
 from batchmix.core.blending import blend
 from batchmix.core.normalizing import Normalize
 from batchmix.core.objects import mix_objects
-from batchmix.core.plan import MixPlan, describe
+from batchmix.core.plan import MixPlan, as_rows, describe
 from batchmix.core.resizing import resize_into
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError
@@ -118,7 +118,7 @@ def _segmentation(y: Any, plan: MixPlan) -> Tensor | MixedTarget:
 def _attention_mask(mask: Any, plan: MixPlan) -> Tensor:
     """A position that is pasted is in use where its sample uses it, one that is blended where either does.
 
-    A partner without weight does not count.
+    What has no weight, the sample itself or its partner, does not count.
     """
     if not isinstance(mask, Tensor):
         raise MixError(f"attention_mask takes a tensor (B, L), got {describe(mask)}")
@@ -126,8 +126,9 @@ def _attention_mask(mask: Any, plan: MixPlan) -> Tensor:
     places = plan.mask if plan.window is None else None
     if places is not None and places.dtype == torch.bool and places.shape[1:] == (1, *mask.shape[1:]):
         return torch.where(places[:, 0], own, partners)  # a series of as many places
-    used = (plan.lam < 1).view(-1, *[1] * (mask.dim() - 1)) & (partners != 0)
-    return torch.where(used, partners, own)
+    lam = as_rows(plan.lam, mask.dim())
+    of_partner = (lam == 0) | ((lam < 1) & (partners != 0))
+    return torch.where(of_partner, partners, own)
 
 
 def _pass(value: Any, plan: MixPlan) -> Any:

@@ -43,8 +43,8 @@ def blend(
         (B, ...), dtype, device and memory format of ``x``; of ``normalize.dtype`` where that is given.
 
     Raises:
-        MixError: If ``x`` is not floating point, its length is not the plan's, devices or shapes differ, or
-            the kernel that was named does not take the call.
+        MixError: If ``x`` is not dense and floating point, its length is not the plan's, devices or shapes
+            differ, or the kernel that was named does not take the call.
 
     Example:
         >>> plan = MixPlan(torch.tensor([1, 0]), torch.tensor([0.75, 1.0]))
@@ -124,6 +124,7 @@ def _check(
 ) -> None:
     if not isinstance(x, Tensor) or x.dim() == 0:
         raise MixError(f"x takes a batch of samples (B, ...), got {describe(x)}")
+    _check_dense("x", x)
     if normalize is not None:
         if not isinstance(normalize, Normalize):
             raise MixError(f"normalize takes a Normalize, got {describe(normalize)}")
@@ -136,6 +137,8 @@ def _check(
     for name, tensor in (("other", other), ("out", out if normalize is None else None)):
         if tensor is None or tensor is x:
             continue
+        if isinstance(tensor, Tensor):
+            _check_dense(name, tensor)
         is_like = isinstance(tensor, Tensor) and (tensor.shape, tensor.dtype) == (x.shape, x.dtype)
         if not is_like or tensor.device != x.device:
             raise MixError(f"{name} takes what x is, {placed(x)}, got {placed(tensor)}")
@@ -150,3 +153,9 @@ def _check(
                 else ""
             )
             raise MixError(f"x takes {takes}{without}, got {describe(x)}")
+
+
+def _check_dense(name: str, tensor: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.is_nested:
+        got = "a nested one" if tensor.is_nested else f"one of layout {tensor.layout}"
+        raise MixError(f"{name} takes a dense tensor, got {got}")

@@ -69,9 +69,9 @@ def mixed_loss(loss_fn: LossFn, output: Any, target: Any) -> Tensor:
     bare = _bare(loss_fn)
     if not isinstance(target, MixedTarget) or isinstance(bare, MixUpLoss):
         return loss_fn(output, target)
-    if isinstance(loss_fn, Hashable) and loss_fn in MIXED_LOSSES:
+    if _is_torchs(loss_fn):
         return MIXED_LOSSES[loss_fn](output, target)
-    if isinstance(loss_fn, functools.partial) and loss_fn.func in MIXED_LOSSES and not loss_fn.args:
+    if isinstance(loss_fn, functools.partial) and _is_torchs(loss_fn.func) and not loss_fn.args:
         return MIXED_LOSSES[loss_fn.func](output, target, **loss_fn.keywords)
     for kind, (function, options) in TORCH_MODULES.items():
         # A subclass counts as torch's own unless it computes something else.
@@ -111,6 +111,10 @@ class MixUpLoss(nn.Module):
 def _check_callable(loss_fn: object) -> None:
     if not callable(loss_fn):
         raise MixError.of("loss_fn", loss_fn, "a callable of output and target")
+
+
+def _is_torchs(loss_fn: LossFn) -> bool:
+    return isinstance(loss_fn, Hashable) and loss_fn in MIXED_LOSSES
 
 
 def _bare(loss_fn: LossFn) -> LossFn:

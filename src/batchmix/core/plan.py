@@ -101,7 +101,10 @@ class MixPlan:
         return MixPlan(self.partner, self.lam)
 
     def only(self, mixed: Tensor) -> MixPlan:
-        """The same plan for the samples where ``mixed`` (B,) bool is true; the others stay as they are."""
+        """The same plan for the samples where ``mixed`` (B,) bool is true; the others stay as they are.
+
+        They keep their partners, with weight 0; 0 times an infinity or NaN is NaN where samples are blended.
+        """
         lam = torch.where(mixed, self.lam, 1.0)
         if self.mask is None:
             return replace(self, lam=lam)

@@ -36,8 +36,8 @@ def from_next_rank(*tensors: Tensor, check: bool = True) -> tuple[Tensor, ...]:
             that differ hang or garble, as in ``torch.distributed``.
 
     Returns:
-        As many tensors; the ones given where there is no other process, so that ``between`` then pairs each
-        sample with itself.
+        As many tensors, each in the memory format of one's own; the ones given where there is no other
+        process, so that ``between`` then pairs each sample with itself.
 
     Raises:
         MixError: If a rank's tensors are not like another's, on every rank alike.
@@ -65,7 +65,12 @@ def from_next_rank(*tensors: Tensor, check: bool = True) -> tuple[Tensor, ...]:
         steps.append(dist.P2POp(dist.irecv, theirs, (rank + 1) % world))
     for request in dist.batch_isend_irecv(steps):
         request.wait()
-    return tuple(received)
+    return tuple(map(_laid_out_like, tensors, received))
+
+
+def _laid_out_like(own: Tensor, theirs: Tensor) -> Tensor:
+    """Their values in the memory format of one's own, in which a kernel mixes the two."""
+    return theirs if own.is_contiguous() else torch.empty_like(own).copy_(theirs)
 
 
 def _check_alike(tensors: tuple[Any, ...]) -> None:

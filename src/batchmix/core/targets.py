@@ -469,8 +469,11 @@ def _check_ids(labels: Tensor, num_classes: int) -> None:
 def _as_weights(lam: Any, device: torch.device) -> Tensor:
     """A number, or several, as a tensor. Of one that is a tensor already, the values would be waited for."""
     takes = "one number in [0, 1], or one for each target"
-    if isinstance(lam, Real) and not 0 <= float(lam) <= 1:
-        raise MixError.of("lam", lam, takes)
+    if isinstance(lam, Real):
+        if not 0 <= float(lam) <= 1:
+            raise MixError.of("lam", lam, takes)
+        # Made where the targets are: a copy to a GPU would be waited for.
+        return torch.full((), float(lam), dtype=torch.float32, device=device)
     try:
         return torch.as_tensor(lam, dtype=torch.float32, device=device)
     except (TypeError, ValueError, RuntimeError):

@@ -248,8 +248,13 @@ def _is_divided_in_float32(picked: Tensor) -> bool:
 
 def _as_autocast(input: Tensor) -> Tensor:  # noqa: A002
     """In float32 under autocast, which casts for cross entropy, not for a gather or a CPU's log-softmax."""
-    cast = input.dtype in HALVES and not input.is_meta  # which has no autocast to ask for
-    return input.float() if cast and torch.is_autocast_enabled(input.device.type) else input
+    device = input.device.type
+    if input.dtype not in HALVES or input.is_meta:
+        return input
+    # Where a device has no autocast, to ask whether it is on is an error; compilers of older torch take the
+    # second question alone.
+    known = torch.compiler.is_compiling() or torch.amp.is_autocast_available(device)
+    return input.float() if known and torch.is_autocast_enabled(device) else input
 
 
 def _fused_for(input: Tensor) -> Any:  # noqa: A002

@@ -13,6 +13,8 @@ from batchmix.files import cannot_write
 KEPT = ("cifar10.bin", "cifar100.bin", "fashion-mnist.bin")
 """Names under which fetched data are kept; a folder that holds one of them is a cache folder of ours."""
 
+_OF_THE_SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini", "lost+found")  # which the user never put there
+
 
 def cache_dir() -> Path:
     """Say where data are kept unless the user names a folder.
@@ -56,11 +58,12 @@ def may_keep(folder: Path) -> bool:
         folder: Need not exist.
 
     Returns:
-        True where it is new, empty but for what a killed fetch left, or has been our cache before.
+        True where it is new, or empty but for what a killed fetch or the system left, or has been our cache
+        before.
     """
     if not folder.exists():
         return True
-    names = [path.name for path in folder.iterdir()]
+    names = [path.name for path in folder.iterdir() if path.name not in _OF_THE_SYSTEM]
     return all(map(_is_part, names)) or any((folder / name).is_file() for name in KEPT)
 
 

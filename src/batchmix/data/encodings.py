@@ -96,7 +96,8 @@ def _planes(png: bytes, records: int) -> NDArray[np.uint8]:
             pixels = np.asarray(image)
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"the image cannot be decoded: {error}") from error
-    return pixels.transpose(0, 2, 1).reshape(records, 3 * _PIXELS)
+    planes: NDArray[np.uint8] = pixels.transpose(0, 2, 1).reshape(records, 3 * _PIXELS)
+    return planes
 
 
 def _records(labels: object, data: object, records: int, where: str) -> NDArray[np.uint8]:

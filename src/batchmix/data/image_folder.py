@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import zlib
 from pathlib import Path
@@ -49,9 +50,7 @@ def load_folder(folder: Path, size: int, report: Report) -> tuple[Arrays, tuple[
             pixels = _decode(listing, shape, report)
             _keep(cache, mark, pixels, report)
     except MemoryError as error:
-        raise DataError(
-            f"no memory for {np.prod(shape, dtype=object):,} bytes: take a smaller size"
-        ) from error
+        raise DataError(f"no memory for {math.prod(shape):,} bytes: take a smaller size") from error
     labels = np.array([entry.label for entry in entries], np.int64)
     split = len(listing.train)
     return Arrays(pixels[:split], labels[:split], pixels[split:], labels[split:]), listing.classes
@@ -89,7 +88,7 @@ def _read(cache: Path, mark: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]
     except OSError:  # there is none, or it cannot be read
         return None
     # A power failure can leave a file of the right size that holds zeros.
-    if pixels.size != np.prod(shape) or header[32:] != _crc(pixels):
+    if pixels.size != math.prod(shape) or header[32:] != _crc(pixels):
         return None
     return pixels.reshape(shape)
 

@@ -8,7 +8,7 @@ import stat
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from batchmix.errors import DataError
 
@@ -44,7 +44,7 @@ class Listing:
 
     Attributes:
         folder: Where the images lie.
-        classes: Sorted names; the index is the label.
+        classes: Sorted names, whatever way accents are written; the index is the label.
         train: Images to train on, class by class, each in the order of the names.
         test: Images to test with, in the same order.
     """
@@ -57,8 +57,8 @@ class Listing:
     @property
     def digest(self) -> str:
         """A hash of classes, names and sizes: the same wherever the folder lies, and however it got there."""
-        parts = [[(entry.name, entry.size) for entry in part] for part in (self.train, self.test)]
-        told = repr((self.classes, parts))
+        parts = [[(_composed(entry.name), entry.size) for entry in part] for part in (self.train, self.test)]
+        told = repr((tuple(map(_composed, self.classes)), parts))
         return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -146,14 +146,24 @@ def _tests(entries: list[Entry], part: str) -> set[str]:
 
 
 def _hash(name: str, part: str) -> bytes:
-    # The class's folder and the name in it, but not "train/": both layouts split alike. macOS writes accents
-    # as letters of their own.
-    below = unicodedata.normalize("NFC", name.removeprefix(part))
+    # The class's folder and the name in it, but not "train/": both layouts split alike.
+    below = _composed(name.removeprefix(part))
     return hashlib.sha256(below.encode("utf-8", "surrogateescape")).digest()
 
 
+def _composed(name: str) -> str:
+    """The name with an accent and its letter as one, as most systems have it; macOS can write two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _by_name(path: PurePath) -> tuple[list[str], tuple[str, ...]]:
+    """What paths are sorted by, the same on every system: those of Windows by themselves ignore the case."""
+    return [_composed(part) for part in path.parts], path.parts
+
+
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(item.name for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
+    places = [item for item in folder.iterdir() if item.is_dir() and not item.name.startswith(".")]
+    return [place.name for place in sorted(places, key=_by_name)]
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -166,7 +176,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
 
 
 def _entries(folder: Path, place: Path, label: int) -> Iterator[Entry]:
-    for path in sorted(_walk(place)):
+    for path in sorted(_walk(place), key=_by_name):
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
             raise DataError(f"{path} has the name of an image, and is no file")
@@ -184,7 +194,7 @@ def _walk(place: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_composed)
         for name in names:
             if not name.startswith(".") and name.lower().endswith(SUFFIXES):
                 yield Path(parent, name)

@@ -6,12 +6,13 @@ import functools
 import importlib
 import math
 import sys
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from batchmix.errors import MixError
+from batchmix.errors import MixError, cut, one_line
 from batchmix.kernels.layout import Layout, check_layout, flat, fresh_like, row_stride
 from batchmix.kernels.pixels import Constants
 from batchmix.kernels.threads import share, threads_for
@@ -35,6 +36,10 @@ def loops() -> Any:
         partner, order, ends = torch.zeros(3, 1, dtype=torch.int64, device="cpu").numpy()
         module.find_cycles(partner, 1, order, ends)
     except (ImportError, OSError, RuntimeError, SystemError):
+        return None
+    except Exception as error:  # of numba's own, as one of another release may raise
+        said = f"numba does not compile the loops that mix, and torch mixes instead: {one_line(error)}"
+        warnings.warn(cut(said, 300), RuntimeWarning, stacklevel=2)
         return None
     return module
 
