@@ -16,7 +16,7 @@ from batchmix.data import Cifar10
 from batchmix.recipe import run as recipe_run
 from batchmix.recipe.config import PRESETS, TrainConfig, preset
 
-TINY = ["--widths=8,8,8", "--sizes=16", "--images=100", "--batch-size=50", "--epochs=1"]
+TINY = ["--device=cpu", "--widths=8,8,8", "--sizes=16", "--images=100", "--batch-size=50", "--epochs=1"]
 OTHER = {
     "mix": ("none", "none"),
     "alpha": ("0.7", 0.7),
@@ -194,7 +194,7 @@ def test_a_machine_that_cannot_compile_is_one_line_and_leaves_nothing(capsys, tm
         raise RuntimeError("No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1 for more")
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    line = refused(capsys, "train", *TINY, "--compile=default", "--device=cpu", "--out", tmp_path / "runs")
+    line = refused(capsys, "train", *TINY, "--compile=default", "--out", tmp_path / "runs")
     assert line == (
         "error: --compile takes 'off' on this machine (No working C++ compiler found), got 'default'\n"
     )
@@ -212,6 +212,15 @@ def test_results_are_on_standard_output_and_all_else_on_the_other(capsys, tmp_pa
     ]  # fmt: skip
     assert str(folder) in out
     assert "mixup, seed 0" in err
+
+
+@pytest.mark.usefixtures("noise")
+def test_a_time_that_holds_compilation_gives_no_pace(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe_run, "compile_mode", lambda *_: "default")
+    _, out, _ = call(capsys, "train", *TINY, "--out", tmp_path)
+    (line,) = (line for line in out.splitlines() if line.startswith("training"))
+    assert line.endswith(" s, the compilation of the net included")
+    assert json.loads(next(tmp_path.glob("*/summary.json")).read_text())["images_per_second"] is None
 
 
 @pytest.mark.usefixtures("noise")

@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 import torch
 from made_up_folder import make_folder
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+from torch.overrides import TorchFunctionMode
 
 from batchmix.data.listing import list_images
 from batchmix.errors import DataError, MixError
@@ -25,11 +28,13 @@ from batchmix.finetune.config import FolderConfig
 from batchmix.finetune.files import ImageFiles
 from batchmix.finetune.run import FolderOptions
 from batchmix.finetune.training import FolderTraining
+from batchmix.finetune.views import Views
 from batchmix.recipe import run as recipe_run
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.progress import Progress
 from batchmix.recipe.restart import AUTO
 from batchmix.scale.world import World
+from waiting import nothing_waits
 
 pytest.importorskip("timm")
 
@@ -155,6 +160,69 @@ def training(images: Path) -> FolderTraining:
 
 def test_a_shared_mix_is_drawn_where_the_training_is(training: FolderTraining) -> None:
     assert training.order.device == torch.device("cpu", 0)
+
+
+class StayThere(TorchFunctionMode):
+    """Fails where a tensor is sent to a device, if it is there or not."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        assert func not in (torch.Tensor.to, torch.Tensor.cpu)
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_mean_of_the_weights_is_that_of_torch_and_nothing_is_sent(
+    training: FolderTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def average(means: list[torch.Tensor], weights: list[torch.Tensor], _: object) -> None:
+        decay = min(training.config.ema, (1 + training.step) / (10 + training.step))
+        if means[0].is_floating_point():
+            torch._foreach_lerp_(means, weights, 1 - decay)
+        else:
+            torch._foreach_copy_(means, weights)
+
+    def both() -> None:
+        with StayThere():
+            ours()
+        torchs.update_parameters(training.net)
+
+    torchs = AveragedModel(training.net, multi_avg_fn=average, use_buffers=True)
+    ours = training._average
+    monkeypatch.setattr(training, "_average", both)
+    assert len(list(training.run())) == 16
+    kept, expected = training.ema.state_dict(), torchs.state_dict()
+    assert kept.keys() == expected.keys()
+    assert all(torch.equal(kept[name], expected[name]) for name in kept)
+    assert any(not torch.equal(kept[f"module.{name}"], w) for name, w in training.net.named_parameters())
+
+
+def test_a_test_adds_up_where_the_model_is(
+    training: FolderTraining, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = list_images(images)
+    files = ImageFiles(listing.folder, listing.test)
+    x, labels = Views(files, 32).__getitems__([(index, 0) for index in range(len(files))])
+    with torch.no_grad(), training.autocast():
+        logits = training.net.eval()(training.normalize(x)).float()
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda _: pytest.fail("is read back"))
+    scores = folder_run.evaluate(training, files)
+    assert scores["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert scores["accuracy"] == (logits.argmax(1) == labels).double().mean().item()
+
+
+@pytest.mark.gpu
+def test_a_step_on_a_gpu_does_not_wait(images: Path) -> None:
+    listing = list_images(images)
+    files = ImageFiles(listing.folder, listing.train)
+    training = FolderTraining(
+        tiny(epochs=8, mix="mixup"), files, listing.classes, torch.device("cuda"), world=World()
+    )
+    x, labels = (part.pin_memory() for part in Views(files, 32).__getitems__([(i, 0) for i in range(4)]))
+    for _ in range(3):  # what libraries set up at their first calls is not the step's
+        training._one_step(x, labels)
+    with nothing_waits():
+        training._one_step(x, labels)
 
 
 def test_ranks_are_asked_between_reports_whether_to_stop(

@@ -18,6 +18,7 @@ from made_up_folder import make_folder
 from torch import distributed as dist
 
 from batchmix.data.listing import list_images
+from batchmix.finetune import views
 from batchmix.finetune.files import ImageFiles
 from batchmix.finetune.views import Views, stream
 
@@ -96,6 +97,19 @@ def test_a_rank_has_its_workers_forked_by_a_process_without_threads(
     assert server.num_threads() == 1
     there += loading
     assert all(torch.equal(x, y) for x, y in zip(sum(here, ()), sum(there, ()), strict=True))
+
+
+@pytest.mark.parametrize(("method", "prepared"), [("fork", False), ("spawn", False), ("forkserver", True)])
+def test_a_server_of_pythons_own_has_imported_torch_before_it_forks(
+    method: str, prepared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Python 3.14 on it is how processes start on Linux; every worker would take seconds."""
+    asked: list[list[str]] = []
+    context = multiprocessing.get_context("forkserver")
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: method)
+    monkeypatch.setattr(context, "set_forkserver_preload", asked.append)
+    assert views._way_to_start() is (context if prepared else None)
+    assert [views.__name__ in modules for modules in asked] == [True] * prepared
 
 
 def test_a_signal_to_all_while_workers_start_leaves_them_be(rank: subprocess.Popen[str]) -> None:

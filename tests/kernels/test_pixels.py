@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -170,13 +172,23 @@ def test_on_other_devices_too_the_wide_values_are_those_of_some_rows(
 
 def test_constants_that_every_stream_reads_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[bool] = []
-    monkeypatch.setattr(Tensor, "pin_memory", lambda x: x)
     monkeypatch.setattr(Tensor, "to", lambda x, _, non_blocking=False: waits.append(not non_blocking) or x)
     pixels._constants.__wrapped__(MEAN, STD, torch.device("cuda"), torch.float32)
+    assert waits
     assert all(waits)
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # which keeps nothing
-    pixels._constants.__wrapped__(MEAN, STD, torch.device("cuda"), torch.float32)
-    assert not all(waits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_compiler_sees_constants_that_are_not_copied_and_have_the_same_bits(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = pixels._constants.__wrapped__
+    copied = make(MEAN, STD, torch.device("cpu"), dtype)
+    compiler = SimpleNamespace(is_compiling=lambda: True)
+    monkeypatch.setattr(pixels, "torch", SimpleNamespace(**{**vars(torch), "compiler": compiler}))
+    assert all(map(torch.equal, make(MEAN, STD, torch.device("cpu"), dtype), copied))
+    monkeypatch.setattr(Tensor, "to", lambda *_, **__: pytest.fail("copies"))
+    assert {part.device.type for part in make(MEAN, STD, torch.device("meta"), dtype)} == {"meta"}
 
 
 @pytest.mark.gpu

@@ -8,6 +8,7 @@ Triton 3.9, and does not check what a kernel asserts.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Iterator
 
@@ -219,6 +220,13 @@ def test_rows_are_reached_beyond_32_bits() -> None:
     far.copy_(noise(2, 16))
     expected = gpu.mix(far.contiguous(), partner, lam)
     assert torch.equal(gpu.mix(far, partner, lam, out=far), expected)
+
+
+@pytest.mark.parametrize("span", [1, 4096, 4097, 2**31 - 4096, 2**31 - 1])
+def test_blocks_are_counted_in_32_bits(span: int) -> None:
+    from batchmix.kernels.triton_blend import _blocks_of
+
+    assert _blocks_of(torch.tensor(span, dtype=torch.int32), 4096) == math.ceil(span / 4096)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # NumPy, of inf - inf

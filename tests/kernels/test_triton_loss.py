@@ -195,6 +195,18 @@ def test_logits_overwritten_before_the_gradient_are_noticed() -> None:
         loss.backward()
 
 
+def test_losses_of_samples_may_be_written_to() -> None:
+    logits, a, b, lam = make(3, 4)
+    weights = torch.tensor([0.5, 2.0, 0.0], device=DEVICE)
+    gradients = []
+    for in_place in (True, False):
+        given = logits.detach().requires_grad_()
+        loss = gpu_loss.cross_entropy(given, a, b, lam, reduction="none")
+        loss = loss.mul_(weights) if in_place else loss * weights
+        gradients.append(torch.autograd.grad(loss.sum(), given)[0])
+    assert torch.equal(*gradients)
+
+
 def test_what_torch_has_to_see_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.autograd import forward_ad

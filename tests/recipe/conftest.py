@@ -14,6 +14,7 @@ from batchmix.data import Cifar10, load_cifar10
 from batchmix.errors import DataError
 from batchmix.recipe import run as recipe_run
 from batchmix.recipe.progress import Progress
+from batchmix.recipe.training import pick_device
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +31,10 @@ def run_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """``run_on(data)(config, out=...)``: the run of ``batchmix train``, with these data for CIFAR-10."""
     monkeypatch.setattr(recipe_run, "busy_share", lambda: 0.0)
     monkeypatch.setattr(recipe_run, "prepare", lambda device: None)
+    # Where there is a GPU too, whose last bits are not the same twice.
+    monkeypatch.setattr(
+        recipe_run, "pick_device", lambda name: pick_device("cpu" if name == "auto" else name)
+    )
 
     def with_data(data: Cifar10) -> Callable[..., Any]:
         monkeypatch.setattr(recipe_run, "load_cifar10", lambda *_, **__: data)

@@ -21,8 +21,12 @@ KINDS = {
 CLOSE = 0.005
 
 
+def config_of(**changes):
+    return tiny(**{"sizes": (32,), "precision": "float32", "compile": "graph", **SLOW, **changes})
+
+
 def start(learner=None, **changes):
-    config = tiny(**{"sizes": (32,), "precision": "float32", "compile": "graph", **SLOW, **changes})
+    config = config_of(**changes)
     return Training(config, *made_up(config.images), torch.device("cuda"), learner=learner)
 
 
@@ -36,11 +40,12 @@ def test_a_captured_run_has_the_losses_of_a_plain_one(kind):
 
 
 def test_a_learner_made_anew_trains_as_a_fresh_one():
-    learner, losses = start(mix="none", epochs=4).learner, []
+    settings, losses = {"mix": "none", "epochs": 4}, []
+    learner = start(**settings).learner
     for seed in (1, 2, 1):
-        learner.renew(tiny(seed=seed))
-        losses.append([report.loss for report in finish(start(learner, mix="none", epochs=4, seed=seed))])
-    fresh = [report.loss for report in finish(start(mix="none", epochs=4, seed=1))]
+        learner.renew(config_of(**settings, seed=seed))
+        losses.append([report.loss for report in finish(start(learner, **settings, seed=seed))])
+    fresh = [report.loss for report in finish(start(**settings, seed=1))]
     assert losses[0] == pytest.approx(fresh, abs=CLOSE)
     assert losses[2] == pytest.approx(fresh, abs=CLOSE)
     assert losses[1] != pytest.approx(fresh, abs=CLOSE)

@@ -120,6 +120,20 @@ def test_so_do_runs_with_other_settings(name, value):
     assert len(rows([record, {**record, "seed": 1, name: value}])) == 2
 
 
+@pytest.mark.parametrize(
+    ("device", "mode", "seconds"),
+    [
+        ("A GPU", "auto", "300 s with compilation"),
+        ("A GPU", "off", "300 s"),
+        ("cpu", "auto", "300 s"),
+        ("cpu", "default", "300 s with compilation"),
+    ],
+)
+def test_a_time_that_holds_compilation_says_so(device, mode, seconds):
+    (row,) = rows([{**RECORD, "device": device, "compile": mode}])
+    assert row[9] == seconds
+
+
 def test_processes_are_named_and_older_records_had_one(tmp_path):
     path = tmp_path / "records.jsonl"
     settings = {**PRESETS["quick"].config.as_dict(), **RECORD, "preset": "quick"}

@@ -18,6 +18,7 @@ from batchmix.recipe import run as recipe_run
 from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.images import normalize
 from batchmix.recipe.network import Net
+from batchmix.recipe.progress import Progress
 from batchmix.recipe.restart import AUTO
 from batchmix.scale.world import World
 
@@ -107,6 +108,16 @@ def test_a_log_is_thinned_and_keeps_its_end(train, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe_run, "REPORTS", 5)
     folder = Path(train(out=tmp_path)["folder"])
     assert [line["step"] for line in log_of(folder)] == [0, 2, 4, 6, 8, 10, 11]
+
+
+def test_on_a_gpu_reports_are_some_steps_apart(tmp_path, monkeypatch):
+    reported = []
+    monkeypatch.setattr(Progress, "step", lambda self, report: reported.append(report.step))
+    training = start()
+    training.device = torch.device("cuda")
+    assert recipe_run.follow(training, tmp_path, Progress(shown=False))
+    assert reported == [0, 3, 7, 8, 11]  # each eighth, and the end of each epoch
+    assert [line["step"] for line in log_of(tmp_path)] == [0, 8, 11]
 
 
 def test_a_run_interrupted_while_it_is_tested_is_not_lost(train, tmp_path, monkeypatch, capsys):

@@ -36,7 +36,7 @@ WORDS = ["--images=400", "--epochs=10", "--batch-size=50", "--widths=8,8,8", "--
 
 def command(*words):
     """The real command, started."""
-    words = [sys.executable, "-m", "batchmix", "train", *map(str, words)]
+    words = [sys.executable, "-m", "batchmix", "train", *map(str, words), "--device=cpu"]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -80,7 +80,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path, goes_on_to_th
     assert status == 130, said
     assert shown == ""
     assert "Traceback" not in said
-    assert f"batchmix train --resume {folder}" in [line.strip() for line in said.splitlines()]
+    assert f"batchmix train --device cpu --resume {folder}" in [line.strip() for line in said.splitlines()]
     assert (folder / "checkpoint.pt").exists()
     goes_on_to_the_same_weights(folder)
 

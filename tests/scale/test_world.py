@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -66,3 +67,43 @@ def test_a_gpu_that_is_not_there_is_refused_as_in_one_process(monkeypatch: pytes
     with pytest.raises(MixError) as together, world.joined("cuda"):
         pass
     assert str(together.value) == str(alone.value)
+
+
+def test_ranks_wait_for_one_that_fetches_or_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(world.dist, "init_process_group", lambda *_, **words: told.update(words))
+    monkeypatch.setattr(world.dist, "destroy_process_group", lambda: None)
+    with world.joined("cpu"):
+        assert told["timeout"] > timedelta(minutes=30)
+
+
+@pytest.fixture
+def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the second process of a host, which sees one GPU."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setattr(world.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(world.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(world.torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setattr(world.dist, "destroy_process_group", lambda: None)
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_a_process_that_is_shown_one_gpu_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with world.joined() as found:
+        assert found == world.World(0, 2, 1, "cuda:0")
+
+
+@pytest.mark.usefixtures("one_gpu")
+@pytest.mark.parametrize(
+    "shown",
+    [{}, {"CUDA_VISIBLE_DEVICES": "3,4"}, {"CUDA_VISIBLE_DEVICES": "3", "TORCHELASTIC_RUN_ID": "none"}],
+)
+def test_two_processes_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch, shown: dict[str, str]) -> None:
+    """torchrun shows both of them the same one."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name, value in shown.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(MixError, match=r"^--nproc-per-node takes at most 1 here, got '?2"), world.joined():
+        pass

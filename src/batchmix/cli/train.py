@@ -164,13 +164,15 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _summary_text(summary: dict[str, Any]) -> str:
+    pace = summary["images_per_second"]
+    beside = "the compilation of the net included" if pace is None else f"{pace:,.0f} images/s"
     lines = {
         "accuracy": f"{summary['accuracy']:.2%}",
         "with test-time augmentation": f"{summary['accuracy_tta']:.2%}",
         "loss": f"{summary['loss']:.4f}",
         "mean confidence": f"{summary['confidence']:.2%}",
         "calibration error (ECE)": f"{summary['ece']:.4f}",
-        "training": f"{summary['train_seconds']:.1f} s, {summary['images_per_second']:,.0f} images/s",
+        "training": f"{summary['train_seconds']:.1f} s, {beside}",
         "results": summary["folder"],
     }
     width = max(map(len, lines)) + 2

@@ -21,7 +21,7 @@ from batchmix.finetune.evaluation import evaluate
 from batchmix.finetune.files import ImageFiles
 from batchmix.finetune.training import FolderTraining
 from batchmix.finetune.views import lost_workers
-from batchmix.recipe.machine import describe_machine
+from batchmix.recipe.machine import describe_machine, prepare
 from batchmix.recipe.progress import Progress
 from batchmix.recipe.restart import found, known
 from batchmix.recipe.run import (
@@ -93,6 +93,8 @@ def train_folder(config: FolderConfig, options: FolderOptions, progress: Progres
     device = pick_device(options.device)
     train, test = (ImageFiles(listing.folder, entries) for entries in (listing.train, listing.test))
     training = FolderTraining(config, train, listing.classes, device, world=world, exact=exact)
+    if device.type == "cuda":  # on a CPU workers are forks, which would keep what their largest image took
+        prepare(device)
     with (
         run_folder(options, f"{config.model}-{config.mix}-seed{config.seed}") as folder,
         interrupts(options, folder, progress),

@@ -78,7 +78,7 @@ class FolderTraining:
             self.wrapped.broadcast_buffers = False  # as an argument it warns, from torch 2.13 on
         self.normalize = bm.Normalize(mean, std)
         self.mixup = config.mixer(self.normalize)
-        self.ema = AveragedModel(self.net, multi_avg_fn=self._average, use_buffers=True)
+        self.ema = AveragedModel(self.net)  # which ``_average`` keeps
         self.optimizer = torch.optim.AdamW(_groups(self.net, config.weight_decay), lr=config.lr)
         self.autocast = autocast_for(device) if config.amp else contextlib.nullcontext
         self.views = Views(files, config.size, seed=config.seed, crop=config.crop, flip=config.flip)
@@ -149,7 +149,7 @@ class FolderTraining:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
         self.optimizer.step()
-        self.ema.update_parameters(self.net)
+        self._average()
         self.step += 1
         return torch.stack([loss.detach().float(), y.expected_accuracy(logits.detach())]) * part
 
@@ -163,13 +163,22 @@ class FolderTraining:
         mixed = bm.blend(x[own], plan, other=x[partners], normalize=self.normalize)
         return mixed, bm.MixedTarget(labels[own], labels[partners], plan.lam)
 
-    def _average(self, averaged: Any, current: Any, _: Any) -> None:
-        """The running mean of weights; young ones forget faster, so that the first weights do not stay."""
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Take the weights into their running mean; young ones forget faster, so that the first do not stay.
+
+        ``AveragedModel.update_parameters`` would copy its count to a GPU at each step, which is waited for.
+        """
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, 1 - decay)
-        else:  # counters
-            torch._foreach_copy_(averaged, current)
+        averaged, current = ([*net.parameters(), *net.buffers()] for net in (self.ema.module, self.net))
+        pairs = list(zip(averaged, current, strict=True))
+        moved = [pair for pair in pairs if self.step > 0 and pair[0].is_floating_point()]
+        copied = [pair for pair in pairs if self.step == 0 or not pair[0].is_floating_point()]  # counters
+        if moved:
+            torch._foreach_lerp_([mean for mean, _ in moved], [new for _, new in moved], 1 - decay)
+        if copied:
+            torch._foreach_copy_([mean for mean, _ in copied], [new for _, new in copied])
+        self.ema.n_averaged += 1  # on the CPU
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""

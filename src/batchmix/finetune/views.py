@@ -144,10 +144,12 @@ def _way_to_start() -> Any:
     Such a server leaves the threads of gloo and NCCL behind, in whose middle CPython can hang in a fork. It
     takes the time of importing torch, 3 s where it was measured, once for a rank; its forks then take a tenth
     of a second, as forks of the rank do, where "spawn" takes those 3 s for each worker, and again for every
-    test. A process alone has none of these threads: it forks itself, and its workers share the names of the
-    images.
+    test. A process alone has none of these threads, and its workers start as Python has it: on Linux as forks
+    of it, which share the names of the images, from Python 3.14 on as forks of a server, which is prepared
+    here as well; on macOS and Windows by "spawn".
     """
-    if sys.platform == "win32" or not (dist.is_available() and dist.is_initialized()):
+    alone = not (dist.is_available() and dist.is_initialized())
+    if sys.platform == "win32" or (alone and multiprocessing.get_start_method() != "forkserver"):
         return None
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "numpy.random", "PIL.Image"])

@@ -1,7 +1,8 @@
 """Mixing on a GPU in one pass over memory, with Triton: ``cpu``'s functions for tensors on a CUDA device.
 
-Nothing here waits for the device but the first call of a kind, which compiles and measures; from then on a
-call can be captured in a CUDA graph. The results have the bits of torch's operations.
+Nothing here waits for the device but the first call of a kind, which compiles and measures. A call can be
+captured in a CUDA graph once it has been made with the same shapes and strides: before that Triton may have
+to compile, which cannot be captured. The results have the bits of torch's operations.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Cross entropy with two labels a row on a GPU, with Triton: logits are read once forward and once backward.
 
-``can_fuse`` says whether ``cross_entropy`` takes a call. Nothing waits for the device. For the gradient the
-logits themselves are kept, with two numbers a row: autograd has an error for who overwrites them before.
+``can_fuse`` says whether ``cross_entropy`` takes a call. Nothing waits for the device; a call can be captured
+in a CUDA graph once it has been made with the same shapes and strides, for which Triton compiles. For the
+gradient the logits themselves are kept, with two numbers a row: autograd has an error for who overwrites them
+before.
 """
 
 from __future__ import annotations
@@ -135,7 +137,8 @@ def _forward(
     if options.reduction == "mean":
         loss = total / count
     else:
-        loss = total.sum() if options.reduction == "sum" else total
+        # A copy: nobody could write to a view of what is kept for the backward.
+        loss = total.sum() if options.reduction == "sum" else total.clone()
     cast = logits.dtype != torch.float32 and torch.is_autocast_enabled(logits.device.type)
     return loss if cast else loss.to(logits.dtype), parts, count
 

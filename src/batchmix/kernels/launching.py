@@ -90,6 +90,8 @@ def choose(
     """The fastest of ``configs`` for calls of one ``key``, measured at the first of them.
 
     To measure waits for the device: while a CUDA graph is captured the first is taken, as by the interpreter.
+    Triton may still have to compile it: it has a program for each set of what it is told of sizes and strides
+    (which are 1, which 16 divides). So a call that is to be captured is made once before, as it will be.
     ``rehearsal`` gives what to measure, which may be called many times.
     """
     if device.type != "cuda":

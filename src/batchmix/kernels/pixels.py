@@ -141,8 +141,12 @@ def _constants(
     high = [round(255 * part * STEPS) / STEPS for part in mean]
     low = [255 * part - rounded for part, rounded in zip(mean, high, strict=True)]
     scale = [1 / (255 * part) for part in std]
+    if torch.compiler.is_compiling():  # made where they are read, at each step: a graph replays no copy
+        return Constants(*(_filled(part, device, dtype) for part in (high, low, scale)))
     parts = (torch.tensor(part, dtype=torch.float64, device="cpu").to(dtype) for part in (high, low, scale))
-    if device.type == "cuda" and torch.compiler.is_compiling():  # copied at each step, without waiting
-        return Constants(*(part.pin_memory().to(device, non_blocking=True) for part in parts))
     # Copied once, which is waited for: the next to read them may be another stream.
     return Constants(*(part.to(device) for part in parts))
+
+
+def _filled(numbers: Sequence[float], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.cat([torch.full((1,), number, dtype=dtype, device=device) for number in numbers])

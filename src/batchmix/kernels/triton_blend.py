@@ -31,13 +31,18 @@ def _below(size: tl.tensor, count: tl.constexpr) -> tl.tensor:
     return tl.arange(0, count) < tl.minimum(size, count).to(tl.int32)
 
 
+def _blocks_of(span: tl.tensor, block: tl.constexpr) -> tl.tensor:
+    """How many blocks a span of 1 or more takes; ``tl.cdiv`` overflows within a block of 2**31."""
+    return (span - 1) // block + 1
+
+
 def _of_channel(constants: tl.tensor, channel: tl.tensor, known: tl.tensor, inner: tl.constexpr) -> tl.tensor:
     """A constant for each channel: of each plane, or of each value where channels are last."""
     constant = tl.load(constants + channel, mask=known, other=0)
     return constant[:, None] if inner == 1 else constant[None, :]
 
 
-combine, below, of_channel = triton.jit(_combine), triton.jit(_below), triton.jit(_of_channel)
+combine, below, blocks_of, of_channel = map(triton.jit, (_combine, _below, _blocks_of, _of_channel))
 
 
 # Many rows
@@ -54,7 +59,7 @@ def _mix_rows(
     """``out[i]`` from ``x[i]`` and ``other[partner[i]]``, and ``(value - high - low) * scale`` of that."""
     program = tl.program_id(0)
     row, tile = (program % rows).to(tl.int64), (program // rows).to(tl.int64)
-    blocks = tl.cdiv(span, block)
+    blocks = blocks_of(span, block)
     first, begin = tile // blocks * group, tile % blocks * block
     plane, place = tl.arange(0, group), tl.arange(0, block)
     in_plane, in_row = below(planes - first, group), below(span - begin, block)
@@ -92,7 +97,7 @@ def _mix_in_place(
 ) -> None:  # fmt: skip
     """The same where ``x`` lies: a program has one block of all rows, and reads it all before it writes."""
     tile = tl.program_id(0).to(tl.int64)
-    blocks = tl.cdiv(span, block)
+    blocks = blocks_of(span, block)
     plane, begin = tile // blocks, tile % blocks * block
     row, place = tl.arange(0, group), tl.arange(0, block)
     is_row = row < rows

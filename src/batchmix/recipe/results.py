@@ -112,6 +112,13 @@ def _is_changed(record: Record) -> bool:
     return str(record["preset"]).endswith(CHANGED)
 
 
+def _is_compiled(record: Record) -> bool:
+    """Whether the run compiled its net, which ``auto`` does on a GPU; its seconds hold that."""
+    mode: str = record.get("compile", "off")
+    device: str = record["device"]
+    return mode != "off" and (mode != "auto" or device != "cpu")
+
+
 def _row(group: Sequence[Record], machines: Sequence[str]) -> str:
     first = group[0]
     processes = f", {first['ranks']} processes" if first.get("ranks", 1) > 1 else ""
@@ -125,7 +132,7 @@ def _row(group: Sequence[Record], machines: Sequence[str]) -> str:
         mean_cell(group, "loss", 1, 3),
         f"{mean_cell(group, 'confidence', 100, 1)} %",
         mean_cell(group, "ece", 1, 3),
-        f"{mean_cell(group, 'train_seconds', 1, 0)} s",
+        f"{mean_cell(group, 'train_seconds', 1, 0)} s{' with compilation' if _is_compiled(first) else ''}",
     ]
     return _line(cells if len(machines) == 1 else [*cells, f"M{machines.index(_machine(first)) + 1}"])
 

@@ -31,7 +31,7 @@ from batchmix.recipe.config import TrainConfig
 from batchmix.recipe.evaluation import evaluate
 from batchmix.recipe.images import MEAN, STD, normalize
 from batchmix.recipe.machine import BUSY, busy_share, describe_machine, prepare
-from batchmix.recipe.nets import check_compiler, check_device
+from batchmix.recipe.nets import check_compiler, check_device, compile_mode
 from batchmix.recipe.progress import Progress
 from batchmix.recipe.restart import AUTO, found, known
 from batchmix.recipe.training import (
@@ -43,6 +43,7 @@ from batchmix.recipe.training import (
 from batchmix.scale.world import ALONE, World
 
 REPORTS = 200  # lines of a run's log, at most
+APART_ON_GPU = 8  # steps from one report to the next, at least: each of them waits for the GPU
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
             **config.as_dict(),
             **scores.as_dict(),
             "train_seconds": round(training.seconds, 2),
-            "images_per_second": round(config.steps * config.batch_size / training.seconds, 1),
+            "images_per_second": pace_of(training),
             **describe_machine(device),
             "busy_before": round(busy, 2),
             "ranks": world.size,
@@ -168,7 +169,7 @@ def train(config: TrainConfig, options: RunOptions, progress: Progress) -> dict[
 def follow(training: Training, folder: Path, progress: Progress) -> bool:
     """Train to the end with a log and checkpoints; False where Ctrl-C stopped it."""
     config, first = training.config, training.world.first
-    every = max(1, config.steps // REPORTS)
+    every = max(APART_ON_GPU if training.device.type == "cuda" else 1, config.steps // REPORTS)
     log = folder / "log.jsonl"
     if first:
         begin_log(log, training.step)
@@ -315,6 +316,14 @@ def _preset_of(folder: Path) -> str:
         return str(json.loads(_read(path))["preset"])
     except (ValueError, TypeError, KeyError):
         raise DataError(f"--resume takes a run folder, {path} is not the config of a run") from None
+
+
+def pace_of(training: Training) -> float | None:
+    """Images a second; None of a compiled net, as the seconds of its training hold the compilation."""
+    config = training.config
+    if compile_mode(config, training.device) is not None:
+        return None
+    return round(config.steps * config.batch_size / training.seconds, 1)
 
 
 def _log_line(report: StepReport, training: Training) -> dict[str, Any]:

@@ -291,7 +291,10 @@ def save_checkpoint(training: Training, path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what ``save_checkpoint`` wrote; no code that the file could carry is run.
+    """Read what ``save_checkpoint`` wrote; torch runs no code that the file could carry.
+
+    It can be made to before torch 2.6 (CVE-2025-32434), and by memory that is overwritten before 2.10
+    (CVE-2026-24747): with these resume from your own files alone.
 
     Raises:
         DataError: If there is no such file, or it can't be read.

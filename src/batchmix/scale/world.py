@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,10 @@ from torch import distributed as dist
 from batchmix.errors import DataError, MixError, shorten, why
 
 T = TypeVar("T")
+
+# How long ranks wait for one that fetches, decodes or tests: torch's own limits, 10 minutes for NCCL and 30
+# for gloo, would end them. That a rank has died is seen all the same: gloo says so, torchrun ends the others.
+PATIENCE = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -138,9 +143,13 @@ def joined(device: str = "auto") -> Iterator[World]:
     own = _device_of(device, local)
     backend = "nccl" if own.startswith("cuda") else "gloo"
     try:
-        dist.init_process_group(backend, store=_meeting_place(rank, size), rank=rank, world_size=size)
+        store, seen = _meeting_place(rank, size), backend == "gloo" or dist.is_torchelastic_launched()
+        patience = PATIENCE if seen else None  # torch's own
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
         yield World(rank, size, local, own)
     except RuntimeError as error:
+        if "Duplicate GPU" in str(error):  # NCCL's words
+            raise MixError("--nproc-per-node takes a GPU for each process, got several on one GPU") from error
         if not _is_of_others(error):
             raise
         lost = f"another process of this run has ended, and says why itself: {shorten(why(error), 160)}"
@@ -193,9 +202,16 @@ def _device_of(device: str, local: int) -> str:
         raise MixError(f"--device takes one of auto, cpu, got {device!r}")  # as one process alone has it
     if device == "cpu" or not torch.cuda.is_available():
         return "cpu"
-    if local >= torch.cuda.device_count():
-        raise MixError.of(
-            "--nproc-per-node", f"{local + 1} or more", f"at most {torch.cuda.device_count()} here"
-        )
+    count = torch.cuda.device_count()
+    if count == 1 and _sees_its_own_gpu():
+        local = 0
+    if local >= count:
+        raise MixError.of("--nproc-per-node", f"{local + 1} or more", f"at most {count} here")
     torch.cuda.set_device(local)
     return f"cuda:{local}"
+
+
+def _sees_its_own_gpu() -> bool:
+    """Whether the launcher shows this process one GPU, as SLURM does: torchrun shows all of them to each."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return shown != "" and "," not in shown and not dist.is_torchelastic_launched()
