@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +84,10 @@ def test_every_setting_of_the_recipe_that_runs_share_has_its_flag(name):
     assert plan(f"--{name.replace('_', '-')}={flag}").config == {**plan().config, name: value}
 
 
+def test_what_changes_nothing_in_a_study_has_no_flag(capsys):
+    assert "unrecognized arguments: --tta=0.25" in refused(capsys, "compare", "--tta=0.25")
+
+
 @pytest.mark.parametrize(
     ("text", "seeds"), [("3", (0, 1, 2)), ("5-7", (5, 6, 7)), ("4,9", (4, 9)), ("4,", (4,)), ("2-2", (2,))]
 )
@@ -125,6 +130,11 @@ def test_what_is_no_seed_is_refused(text):
             "--report takes a study as it is, got --seeds, --out too",
         ),
         (["--preset", "article", "--report", "x", "--data", "cifar100"], "--report takes a study as it is"),
+        (["--report", "x", "--device", "cuda"], "--report takes a study as it is, got --device too"),
+        (
+            ["--preset", "article", "--report", "x", "--scale", "small"],
+            "--report takes a study as it is, got --scale too",
+        ),
         (["--report", "nowhere"], "found no study in nowhere"),
         (["--mix", "none"], "--mix"),
     ],
@@ -224,6 +234,42 @@ def test_a_stop_prints_the_command_to_go_on_with(capsys, ended, monkeypatch):
     status, out, err = call(capsys, "compare", "--out=a folder")
     assert (status, out) == (130, "")
     assert "  batchmix compare mixup:per=batch '--out=a folder'\n" in err
+
+
+@pytest.fixture
+def article(monkeypatch):
+    """The article's studies without training, of which so many runs fail."""
+    told = {"failed": 0}
+
+    def run_article(*_, **__):
+        return [Study({}, []), Study({}, [{"status": "failed"}] * told["failed"])]
+
+    monkeypatch.setattr("batchmix.study.article.run_article", run_article)
+    monkeypatch.setattr("batchmix.study.article.report_article", lambda folder, page: [page])
+    return told
+
+
+@pytest.mark.usefixtures("article")
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        (["--scale=small"], "study/article.md"),
+        (["--out=mine"], "mine/article.md"),
+        (["--out=results/article"], "docs/article.md"),
+        (["--report=./results/article/"], "docs/article.md"),
+        (["--report=mine"], "mine/article.md"),
+        (["--out=results/article", "--page=x.md"], "x.md"),
+    ],
+)
+def test_the_published_page_is_that_of_the_published_records_alone(capsys, words, page):
+    assert call(capsys, "compare", "--preset=article", *words) == (0, f"{Path(page)}\n", "")
+
+
+def test_failed_runs_of_a_preset_make_the_status_too(capsys, article):
+    article["failed"] = 3
+    status, out, err = call(capsys, "compare", "--preset=article")
+    assert (status, out) == (1, f"{Path('study/article.md')}\n")
+    assert "3 of the runs failed" in err
 
 
 @pytest.fixture

@@ -111,6 +111,10 @@ def test_a_run_that_never_gets_there_counts_whole_and_is_told(folder):
     claim = all_claims(read_evidence(folder))[3]
     assert claim.notes[0] == "6 of these runs never reached it and count with all of their epochs."
     assert claim.tables[0][1][1][-1] == "4.0 ± 0.0"
+    assert "of 2,000 test images at equal distances among all, the last one of all" in claim.experiment
+    (folder / MORE / "runs" / f"4-{MIXUP}-0.json").unlink()  # a run without its pair is not among them
+    notes = all_claims(read_evidence(folder))[3].notes
+    assert notes[0] == "5 of these runs never reached it and count with all of their epochs."
 
 
 def test_more_seeds_decide_whether_a_weight_for_each_image_is_faster(folder):
@@ -254,6 +258,10 @@ def test_seeds_that_one_arm_lacks_are_left_out(folder):
     (runs / f"4-{MIXUP}-0.json").unlink()
     edit(runs / "4-none-1.json", status="failed", error="RuntimeError: out of memory")
     assert statements(folder, 0)["mixup is more accurate than none"].n == 4
+    claims = all_claims(read_evidence(folder))
+    assert claims[0].experiment.startswith("4 of 6 seeds, 200 training images, 4 epochs, with mixup")
+    assert claims[3].experiment.startswith("5 of 6 seeds, ")
+    assert "Accuracy: 6 seeds, " in claims[4].experiment
     page = as_markdown(read_evidence(folder))
     assert "- `none`, 200 images, 4 epochs, seed 1: RuntimeError: out of memory" in page
     assert "16 of 18" in page

@@ -6,7 +6,7 @@ import re
 import warnings
 
 import pytest
-from article_records import MADE
+from article_records import MADE, edit
 
 from batchmix.errors import DataError
 from batchmix.study.article import report_article
@@ -55,6 +55,21 @@ def test_what_the_folder_says_of_its_records_is_on_the_page(folder):
     assert read_evidence(folder).notes == ""
     (folder / "README.md").write_text("# Records\n\nFive of them\nwere slow.\n")
     assert as_markdown(read_evidence(folder)).endswith("\n\nFive of them\nwere slow.\n")
+
+
+def test_a_command_of_any_bytes_is_on_the_page(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("batchmix.study.article.page.draw_all", lambda _: {})
+    edit(folder / "measured" / "loading.json", command="batchmix compare --out caf\udce9")
+    (page,) = report_article(folder, tmp_path / "article.md")
+    assert "`batchmix compare --out caf\\udce9`" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["loading", "one-hot"])
+def test_the_page_says_how_busy_the_machine_was_where_the_record_does(folder, name):
+    said = "Just before, 3% of the machine's cores were busy."
+    assert said not in as_markdown(read_evidence(folder))
+    edit(folder / "measured" / f"{name}.json", busy_before=0.03)
+    assert as_markdown(read_evidence(folder)).count(said) == 1
 
 
 def test_every_table_has_as_many_cells_in_each_row(evidence):

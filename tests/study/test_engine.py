@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -55,9 +57,11 @@ if way == "killed":
 if way == "stops":
     sys.exit(75)
 print(json.dumps({"step": 5, "steps": 10}), flush=True)
-record = {"status": "done", "error": None, **run, "task": "recipe", "data": "cifar10", "machine": {},
+plan = orders["plan"]
+record = {"status": "done", "error": None, **run, "task": plan["task"], "data": plan["data"], "machine": {},
           "command": orders["command"], "date": "2020-01-01", **{name: None for name in KEYS},
-          "loss": 1.0, "train_seconds": 1.0}
+          "loss": 1.0, "train_seconds": 1.0, "source": plan["source"],
+          "config": {**plan["config"], "size": plan["size"], "arm": {}}}
 (folder / "runs" / f"{key}.json").write_text(json.dumps(record))
 """
 
@@ -199,6 +203,50 @@ def test_a_study_of_an_earlier_version_goes_on(stage):
     assert stage.compare().records == first.records
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"data": "cifar100"}, "with data cifar10, got cifar100"),
+        ({"size": 16}, "with size None, got 16"),
+        ({"config": {"filter_lr": 0.1}}, "with filter-lr 0.24, got 0.1"),
+        ({"task": "a:b", "data": None, "config": {}}, "with task recipe, got a:b"),
+    ],
+)
+def test_a_record_of_another_study_is_not_taken_for_one_of_this(stage, changes, named):
+    """As is left where study.json was broken, and removed as the message says."""
+    stage.compare()
+    stage.started()
+    (stage.out / "study.json").unlink()
+    says = f"500x2-none-seed0.json is the record of a run {named}; remove it to make it anew, or take another"
+    with pytest.raises(MixError, match=re.escape(says)):
+        stage.compare(made_plan(**changes))
+    assert not (stage.out / "study.json").exists()
+    assert len(stage.compare().records) == 4  # of the same study they are taken
+    assert stage.started() == []
+
+
+def test_a_record_of_other_images_or_another_file_is_refused(stage):
+    def mine(source):
+        return made_plan(task="mine:make", data=None, source=source)
+
+    stage.compare(mine("a"))
+    (stage.out / "study.json").unlink()
+    with pytest.raises(MixError, match=r"seed0\.json is the record of a run before its file changed; remove"):
+        stage.compare(mine("b"))
+    assert len(stage.compare(mine(None)).records) == 4  # which is not known of an earlier version
+
+
+def test_a_record_of_an_earlier_version_lacks_what_is_newer(stage):
+    first = stage.compare()
+    for path in (stage.out / "runs").iterdir():
+        record = json.loads(path.read_text())
+        del record["source"], record["config"]["compile"]
+        path.write_text(json.dumps(record))
+    stage.started()
+    assert len(stage.compare().records) == len(first.records)
+    assert stage.started() == []
+
+
 # Failures
 
 
@@ -278,6 +326,17 @@ def test_a_stop_keeps_what_is_done_and_the_same_call_goes_on(stage, monkeypatch,
     assert len(stage.compare(progress=progress).records) == 4
     assert not progress.stopped
     assert len(stage.started()) == 3
+
+
+def test_on_windows_a_run_hears_the_ctrl_c_itself_and_has_time_to_save(monkeypatch):
+    sent = []
+    child = children.Child.__new__(children.Child)
+    child.process = SimpleNamespace(poll=lambda: None, send_signal=sent.append)
+    for platform, expected in (("win32", []), ("linux", [signal.SIGTERM])):
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "platform", platform)
+            child.stop()
+        assert sent == expected
 
 
 def test_no_child_outlives_an_engine_that_fails(stage, monkeypatch):
@@ -465,7 +524,8 @@ def test_a_study_that_was_killed_goes_on_to_the_same_records(users_module, tmp_p
             time.sleep(0.02)
         offspring = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
         process.send_signal(signal.SIGKILL)
-    plan = StudyPlan(("none", "mixup"), (0,), (3,), 60, None, None, f"{users_module}:make_task")
+    task, source = f"{users_module}:make_task", hashlib.sha256(TASK.encode()).hexdigest()
+    plan = StudyPlan(("none", "mixup"), (0,), (3,), 60, None, None, task, source=source)
     resumed = compare(plan, EngineOptions(tmp_path / "killed", "batchmix compare"))
     assert len(resumed.records) == 2
     assert resumed.failed == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import sys
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ import torch
 from batchmix.data import ImageSet
 from batchmix.errors import MixError
 from batchmix.recipe.training import Training
-from batchmix.study.curve import POINTS
+from batchmix.study.curve import POINTS, Curve
+from batchmix.study.execute import execute
 from batchmix.study.image_runs import ImageRun
 from batchmix.study.images import count_of, spread_over, stratified, study_images
-from batchmix.study.plan import RecipeConfig
+from batchmix.study.plan import RecipeConfig, StudyPlan
+from batchmix.study.records import read_record
 
 CPU = torch.device("cpu")
 ARMS = ("none", "mixup", "mixup:per=batch", "cutmix", "choice", "two-loaders")
@@ -189,6 +193,91 @@ def test_what_is_no_state_of_this_run_is_not_taken(tmp_path):
     other.save(path)
     run.resume(path)
     assert run.training.step == 0
+
+
+# The record, and what is kept until there is one
+
+
+@pytest.fixture
+def carry_out(tmp_path, monkeypatch):
+    """One run with its record, as its process makes it; what it told of its steps."""
+    monkeypatch.setattr("batchmix.study.execute.load_images", lambda *_, **__: made_up())
+    (tmp_path / "runs").mkdir()
+    small = {"widths": (8, 8, 8), "sizes": (16,), "batch_size": 50}
+
+    def act(data="cifar10"):
+        plan, told = StudyPlan(("mixup",), (0,), (1,), 200, data, config=small), []
+        orders = {"plan": plan.as_dict(), "run": vars(plan.runs()[0]), "device": "cpu", "root": None}
+        assert execute({**orders, "command": ""}, tmp_path, lambda *steps: told.append(steps))
+        return told, read_record(tmp_path, plan.runs()[0].key)
+
+    return act
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on Unix")
+def test_a_stop_while_a_run_is_tested_lets_it_end(carry_out, tmp_path, monkeypatch):
+    plain = ImageRun.finish
+
+    def stopped(run):
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL  # which would end this process
+        signal.raise_signal(signal.SIGTERM)
+        return plain(run)
+
+    monkeypatch.setattr(ImageRun, "finish", stopped)
+    assert carry_out()[1]["status"] == "done"
+    assert list((tmp_path / "unfinished").iterdir()) == []
+
+
+def killed(run):
+    raise KeyboardInterrupt
+
+
+def test_a_run_that_is_killed_while_it_is_tested_is_not_trained_again(carry_out, tmp_path, monkeypatch):
+    _, expected = carry_out()
+    (tmp_path / "runs" / "200x1-mixup-seed0.json").unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageRun, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            carry_out()
+    steps, record = carry_out()
+    assert steps == []
+    measured = ("train_seconds", "images_per_second", "peak_memory_mb", "date")
+    assert {name: v for name, v in record.items() if name not in measured} == {
+        name: v for name, v in expected.items() if name not in measured
+    }
+
+
+@pytest.mark.parametrize(("data", "steps"), [("cifar10", 0), ("cifar100", 4)])
+def test_a_state_of_other_images_is_not_gone_on_with(carry_out, monkeypatch, data, steps):
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageRun, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            carry_out()
+    assert len(carry_out(data)[0]) == steps
+
+
+def test_a_state_of_an_earlier_version_does_not_say_of_which_images_it_is(tmp_path):
+    run = start()
+    next(run.run())
+    run.save(tmp_path / "run.pt")
+    state = torch.load(tmp_path / "run.pt")
+    del state["origin"]
+    torch.save(state, tmp_path / "run.pt")
+    other = ImageRun(run.config, "mixup", run.images, CPU, {"data": "cifar10"})
+    other.resume(tmp_path / "run.pt")
+    assert other.training.step == 1
+
+
+def test_points_of_a_run_of_far_less_than_an_epoch_are_apart():
+    curve, scores = Curve(3, 20_000), {"accuracy": 0.1, "loss": 2.0}
+    for step in (1, 2, 3):
+        curve.losses.append(2.0)
+        curve.add(step, scores)
+    assert [point["epoch"] for point in curve.points] == [0.00005, 0.0001, 0.00015]
+    longer = Curve(70, 700)
+    longer.losses.append(2.0)
+    longer.add(11, scores)
+    assert longer.points[0]["epoch"] == 0.016  # as it always was
 
 
 # Which images

@@ -94,6 +94,7 @@ def strange_studies():
         "not a number": changed(accuracy=math.nan, loss=math.inf),
         "bare records": changed(machine={}, config=None, peak_memory_mb=None, images_per_second=None),
         "many arms": make_study(("none", *(f"mixup:alpha={i / 10:g}" for i in range(1, 12))), range(2)),
+        "very short": changed(curve=[{"epoch": 0.0, "accuracy": 0.1, "loss": 2.3, "train_loss": 2.3}]),
         "several budgets": make_study(epochs=(0.5, 5, 40)),
         "regression": changed(**{**gone, "loss": 0.25}, ece_scaled=None, loss_scaled=None),
     }
@@ -252,7 +253,7 @@ def test_the_page_says_what_was_asked_and_what_the_words_mean():
     text = "".join(Page(files["html"]).text)
     for words in (
         COMMAND, "cifar10", "5,000", "0 to 4 (5 of them)", MACHINE["cpu"], "widths 32 64 128", "2026-11-24",
-        "expected calibration error", "15 of 15 runs ended",
+        "expected calibration error", "15 of 15 runs ended", "added after a look at a report",
     ):  # fmt: skip
         assert words in text
         assert words.replace("_", r"\_") in files["md"]
@@ -404,6 +405,17 @@ def test_a_report_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"^cannot write [^\n]*$"):
         write_report(make_study(), tmp_path / "file" / "out")
+
+
+def test_a_path_of_any_bytes_can_be_reported(tmp_path, monkeypatch):
+    """As Python has them from the command line: not all of them are UTF-8."""
+    monkeypatch.setattr("batchmix.study.report.write_picture", lambda *_: None)
+    odd, shown = "folder:/home/caf\udce9", r"folder:/home/caf\udce9"
+    study = make_study(("none", "mixup"))
+    write_report(dataclasses.replace(study, asked={**study.asked, "data": odd, "command": odd}), tmp_path)
+    for name in ("report.html", "report.md"):
+        assert shown in (tmp_path / name).read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "report.json").read_text())["asked"]["data"] == odd
 
 
 def test_a_difference_shown_is_full_and_another_is_not():

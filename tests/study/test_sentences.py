@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 from made_up_study import fail, make_study
 
@@ -60,7 +61,7 @@ def test_two_arms_are_corrected_for_two_comparisons():
 def test_where_nothing_is_shown_it_says_how_many_seeds_would():
     assert accuracy_sentence(none=NONE[:3], mixup=[0.807, 0.803, 0.802]) == (
         "mixup: no difference in accuracy could be shown at 40 epochs with 3 seeds "
-        "(+0.3 ± 1.0 points, p = .29); about 8 would be needed for half a point"
+        "(+0.3 ± 1.0 points, p = .29); about 8 in all would be needed for half a point"
     )
 
 
@@ -69,6 +70,21 @@ def test_enough_seeds_say_that_half_a_point_would_have_been_seen():
     assert accuracy_sentence(none=NONE * 2, mixup=level).endswith(
         "half a point would most likely have been seen with so many"
     )
+
+
+def test_half_a_point_that_the_interval_holds_is_not_said_to_be_out_of_the_question():
+    differences = (-0.0006, 0.0018, 0.0028, 0.0035, 0.0065)
+    mixup = [a + gap for a, gap in zip(NONE, differences, strict=True)]
+    assert max(stats.t.interval(0.95, 4, np.mean(differences), stats.sem(differences))) > 0.005
+    assert accuracy_sentence(none=NONE, mixup=mixup).endswith("a difference of half a point is not ruled out")
+
+
+def test_half_a_point_is_ruled_out_at_the_level_that_the_correction_leaves():
+    mixup = [a + (0.0055 if i % 2 else -0.0011) for i, a in enumerate(NONE * 2)]
+    alone = said(with_scores({"none": NONE * 2, "mixup": mixup}))
+    beside = said(with_scores({"none": NONE * 2, "mixup": mixup, "cutmix": LEVEL * 2}))
+    assert "; half a point would most likely have been seen with so many." in alone[0]
+    assert "; a difference of half a point is not ruled out." in beside[0]
 
 
 def test_nobody_runs_a_million_seeds():

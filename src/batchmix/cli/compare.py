@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +14,24 @@ from batchmix.cards import BESIDE
 from batchmix.cli import existing_folder, flag_name
 from batchmix.cli.train import FLAGS, add_flag
 from batchmix.errors import MixError
+from batchmix.methods import discover
 from batchmix.recipe.config import PRESETS
+from batchmix.study.arms import methods_of_arms
 from batchmix.study.plan import RECIPE, SHARED, StudyPlan
 
 if TYPE_CHECKING:
     from batchmix.study.engine import EngineOptions
+    from batchmix.study.progress import StudyProgress
     from batchmix.study.records import Study
 
 ARMS = ("none", "mixup")
 EPOCHS = (PRESETS["cpu"].config.epochs,)
 OUT = Path("study")
 MOST_SEEDS = 10_000  # years of training; a list of many more fills the memory
-PAGE = Path("docs/article.md")
+PUBLISHED, PAGE = Path("results/article"), Path("docs/article.md")  # the repository's records, and their page
 OF_A_PLAN = ("arms", "seeds", "epochs", "subset", *SHARED)  # what a preset says itself
-NOT_FOR_A_REPORT = (*OF_A_PLAN, "data", "size", "root", "jobs", "threads", "out")
-NO_ARMS = ", ".join(BESIDE)
+NOT_FOR_A_REPORT = (*OF_A_PLAN, "data", "size", "root", "jobs", "threads", "device", "out", "scale")
+NO_ARMS = ", ".join((*BESIDE, *(discover().keys() - methods_of_arms())))
 DESCRIPTION = f"""\
 Train every arm with every seed under the same budget, and report what can be said of the difference.
 Runs of one seed have the same initial weights, data order and augmentation: the mixing alone differs.
@@ -43,7 +46,9 @@ A MODULE:FUNCTION among the arms is a task of your own: a function of a seed tha
 batchmix.study.Task (model, loaders, loss); 'pydoc batchmix.study.Task' has an example.
 
 The same command goes on with a study that was stopped, and tries failed runs once more; with more arms,
-seeds or epochs it extends the study. Its first arm stays the first, and the file of a task as it was."""
+seeds or epochs it extends the study. Its first arm stays the first, and the file of a task as it was.
+Seeds that are added after a look at the report make its p-values too small: to judge, train new seeds
+in a folder of their own (--seeds 10-32 --out other)."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -68,7 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--out", type=Path, metavar="DIR", help=f"folder of the study (default: {OUT})")
     add("--jobs", type=int, metavar="N", help="runs side by side (default: 1, or 1 a GPU)")
     add("--threads", type=int, metavar="N", help="CPU threads of each run (default: all, shared out)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add("--device", help="auto (default), cpu, cuda or cuda:N")
     add(
         "--root",
         type=existing_folder,
@@ -78,7 +83,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--report", type=Path, metavar="DIR", help="train nothing, make the report of this study anew")
     add("--preset", metavar="NAME", help="a series of experiments with a name: article")
     add("--scale", metavar="NAME", help="with --preset: small, cpu or gpu (default: cpu)")
-    add("--page", type=Path, metavar="FILE", help=f"with --preset: the page it writes (default: {PAGE})")
+    add("--page", type=Path, metavar="FILE", help="with --preset: the page it writes (default: "
+        f"{PAGE.name} in the folder of the study; for {PUBLISHED} it is {PAGE})")  # fmt: skip
     parser.set_defaults(func=run)
 
 
@@ -95,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         command="batchmix " + shlex.join(sys.argv[1:]),
         jobs=_positive("--jobs", args.jobs),
         threads=_positive("--threads", args.threads),
-        device=args.device,
+        device="auto" if args.device is None else args.device,
         root=args.root,
     )
     if args.preset is not None:
@@ -109,10 +115,9 @@ def run(args: argparse.Namespace) -> int:
     study = compare(plan_from(args), options, progress)
     if progress.stopped:
         return _say_how_to_go_on(progress, options.command)
-    if study.failed:
-        progress.note(f"{len(study.failed)} of the runs failed; the same command tries them again")
+    status = _count_failed(progress, [study])
     _report(study, options.folder)
-    return int(bool(study.failed))
+    return status
 
 
 def _run_preset(args: argparse.Namespace, options: EngineOptions) -> int:
@@ -128,11 +133,17 @@ def _run_preset(args: argparse.Namespace, options: EngineOptions) -> int:
     given = _given(args, OF_A_PLAN)
     if given:
         raise MixError(f"--preset {args.preset} takes its own arms and settings, got {_flags(given)} too")
+    status = 0
     if args.report is None:
         data = args.data or "cifar10"
-        if not run_article(scales[scale], options, StudyProgress, data=data, size=args.size):
+        studies = run_article(scales[scale], options, StudyProgress, data=data, size=args.size)
+        if studies is None:
             return _say_how_to_go_on(StudyProgress(), options.command)
-    return _print_paths(report_article(options.folder, args.page or PAGE))
+        status = _count_failed(StudyProgress(), studies)
+    is_published = options.folder.resolve() == PUBLISHED.resolve()
+    page = PAGE if is_published else options.folder / PAGE.name
+    _print_paths(report_article(options.folder, args.page or page))
+    return status
 
 
 def _report(study: Study, folder: Path) -> int:
@@ -145,6 +156,14 @@ def _print_paths(paths: list[Path]) -> int:
     for path in paths:
         sys.stdout.write(f"{path}\n")
     return 0
+
+
+def _count_failed(progress: StudyProgress, studies: Sequence[Study]) -> int:
+    """Say how many runs failed; the status, 1 where any did."""
+    failed = sum(len(study.failed) for study in studies)
+    if failed:
+        progress.note(f"{failed} of the runs failed; the same command tries them again")
+    return int(failed > 0)
 
 
 def _say_how_to_go_on(progress: Any, command: str) -> int:

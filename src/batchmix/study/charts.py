@@ -98,7 +98,7 @@ def draw_curves(study: Study, budget: Budget, key: str, label: str, scale: float
         return ""
     plot = Plot(
         f"{label} over the epochs",
-        (0.0, max(x for x, _ in points) * 1.02),
+        (0.0, max(x for x, _ in points) * 1.02 or 1.0),  # an earlier version wrote 0 for very short runs
         span([y for _, y in points]),
     )
     plot.x_axis("epochs of training")

@@ -64,8 +64,12 @@ class Child:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def stop(self) -> None:
-        """Ask it to save its state and end."""
-        if self.process.poll() is None:
+        """Ask it to save its state and end.
+
+        On Windows there are no sessions: a Ctrl-C has reached it with the study, and SIGTERM would end it
+        before it can save.
+        """
+        if sys.platform != "win32" and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:

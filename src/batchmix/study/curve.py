@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ class Curve:
 
     def __init__(self, steps: int, steps_per_epoch: int) -> None:
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
+        apart = max(1, steps / POINTS) / steps_per_epoch  # epochs from one point to the next
+        self._digits = max(3, 1 - math.floor(math.log10(apart)))  # so that no two points are at one place
         self.points: list[dict[str, Any]] = []
         self.losses: list[float] = []
 
@@ -44,7 +47,7 @@ class Curve:
         """Add a point: the mean loss in training since the one before, and scores of the test samples."""
         self.points.append(
             {
-                "epoch": round(step / self.steps_per_epoch, 3),
+                "epoch": round(step / self.steps_per_epoch, self._digits),
                 "train_loss": sum(self.losses) / len(self.losses),
                 "accuracy": scores["accuracy"],
                 "loss": scores["loss"],

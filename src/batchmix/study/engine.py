@@ -26,10 +26,14 @@ from batchmix.study.execute import outline
 from batchmix.study.plan import RECIPE, Run, StudyPlan
 from batchmix.study.progress import StudyProgress
 from batchmix.study.records import (
+    REMOVE_IT,
+    RUN,
+    Record,
     Study,
     read_asked,
     read_record,
     read_study,
+    record_path,
     write_asked,
     write_record,
 )
@@ -70,19 +74,27 @@ def compare(plan: StudyPlan, options: EngineOptions, progress: StudyProgress | N
         not, because of a Ctrl-C.
 
     Raises:
-        MixError: If the folder holds a study of other settings, or there is no such device.
+        MixError: If the folder holds a study of other settings, or the record of one, or there is no such
+            device.
         DataError: If a file cannot be read or written.
     """
     progress = progress or StudyProgress(shown=False)
     folder, device = options.folder, pick_device(options.device)
     make_folder(folder)
     with only_one(folder):
-        plan = _asked(plan, folder, options.command)
+        before = plan_of(read_asked(folder), folder) if (folder / "study.json").exists() else None
+        plan = _asked(plan, before, folder)
         records = {run: read_record(folder, run.key) for run in plan.runs()}
+        for run, record in records.items():
+            if record is not None and record["status"] == "done":
+                _check_same_study(plan, record, record_path(folder, run.key))
+        if plan != before:
+            write_asked(folder, {**plan.as_dict(), "command": options.command, "batchmix": __version__})
         missing = [run for run, record in records.items() if record is None or record["status"] != "done"]
         progress.start(list(records), missing)
         with stop_on_signal(progress.note) as stopped, progress:
             progress.stopped = not _Runs(plan, options, device, progress).carry_out(missing, stopped)
+            progress.interrupted = stopped()
     return read_study(folder)
 
 
@@ -195,19 +207,33 @@ def environments(jobs: int | None, threads: int | None, device: torch.device) ->
     return made
 
 
-def _asked(plan: StudyPlan, folder: Path, command: str) -> StudyPlan:
-    """Write what is asked, on top of what a study in the folder was asked for before."""
+def _asked(plan: StudyPlan, before: StudyPlan | None, folder: Path) -> StudyPlan:
+    """What is asked, on top of what a study in the folder was asked for before."""
     if plan.task == RECIPE:
         plan = replace(plan, source=digest(plan.data or ""))
-    if (folder / "study.json").exists():
-        before = plan_of(read_asked(folder), folder)
-        failed = all(record["status"] == "failed" for record in read_study(folder).records)
-        mended = failed and plan.task != RECIPE  # the file of a task of which nothing has come out yet
-        plan = (replace(before, source=plan.source) if mended else before).extended(plan)
-        if plan == before:
-            return plan
-    write_asked(folder, {**plan.as_dict(), "command": command, "batchmix": __version__})
-    return plan
+    if before is None:
+        return plan
+    failed = all(record["status"] == "failed" for record in read_study(folder).records)
+    mended = failed and plan.task != RECIPE  # the file of a task of which nothing has come out yet
+    return (replace(before, source=plan.source) if mended else before).extended(plan)
+
+
+def _check_same_study(plan: StudyPlan, record: Record, path: Path) -> None:
+    """Refuse the record of another study, whose study.json was removed: its name tells the budget alone.
+
+    A record of an earlier version may lack some of what is compared.
+    """
+    config = record.get("config")
+    found = {**record, **(config if isinstance(config, dict) else {})}
+    advice = f"{REMOVE_IT}, or take another folder"
+    asked = {"task": plan.task, "data": plan.data, "size": plan.size, **plan.config}
+    for name, value in asked.items():
+        if found.get(name, value) != value:
+            flag = name.replace("_", "-")
+            raise MixError(f"{path} is {RUN} with {flag} {found[name]}, got {value}{advice}")
+    if None not in (plan.source, found.get("source")) and found["source"] != plan.source:
+        changed = "images" if plan.task == RECIPE else "file"
+        raise MixError(f"{path} is {RUN} before its {changed} changed{advice}")
 
 
 def plan_of(asked: dict[str, Any], folder: Path) -> StudyPlan:

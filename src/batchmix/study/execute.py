@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import torch
 
 from batchmix._version import __version__
 from batchmix.data import load_images
-from batchmix.errors import MixError
+from batchmix.errors import DataError, MixError
 from batchmix.recipe.machine import describe_machine, prepare
 from batchmix.recipe.run import stop_on_signal
 from batchmix.recipe.training import pick_device
@@ -77,19 +78,23 @@ def execute(orders: Mapping[str, Any], folder: Path, tell: Tell) -> bool:
         if not training.done:
             training.save(state)
             return False
-    scores = training.finish()
-    if not math.isfinite(scores["loss"]):
-        raise MixError(f"diverged: the loss on the test samples is {scores['loss']}")
-    record = {
-        **outline(plan, run, device, orders["command"]),
-        **scores,
-        "peak_memory_mb": peak_memory_mb(device),
-        "config": {**plan.config, "size": plan.size, "arm": parse_arm(run.arm).settings()},
-        "batchmix": __version__,
-    }
-    write_record(folder, run.key, record)
-    state.unlink(missing_ok=True)
-    return True
+        with suppress(DataError):  # at the end too: the test may take longer than the study waits
+            training.save(state)
+        # A stop that is asked for from here on comes too late: the run ends, and is done.
+        scores = training.finish()
+        if not math.isfinite(scores["loss"]):
+            state.unlink(missing_ok=True)
+            raise MixError(f"diverged: the loss on the test samples is {scores['loss']}")
+        record = {
+            **outline(plan, run, device, orders["command"]),
+            **scores,
+            "peak_memory_mb": peak_memory_mb(device),
+            "config": {**plan.config, "size": plan.size, "arm": parse_arm(run.arm).settings()},
+            "batchmix": __version__,
+        }
+        write_record(folder, run.key, record)
+        state.unlink(missing_ok=True)
+        return True
 
 
 def begin(plan: StudyPlan, run: Run, device: torch.device, root: str | None) -> TrainingRun:
@@ -97,7 +102,9 @@ def begin(plan: StudyPlan, run: Run, device: torch.device, root: str | None) -> 
     if plan.task != RECIPE:
         return TaskRun(lambda: make(plan.task, run.seed), run, device)
     image_set = load_images(plan.data or "", size=plan.size, root=root, progress=False)
-    return ImageRun(plan.recipe_config(run), run.arm, study_images(image_set, run.images), device)
+    images = study_images(image_set, run.images)
+    origin = {"data": plan.data, "size": plan.size, "source": plan.source}
+    return ImageRun(plan.recipe_config(run), run.arm, images, device, origin)
 
 
 def outline(plan: StudyPlan, run: Run, device: torch.device, command: str) -> dict[str, Any]:
@@ -109,6 +116,7 @@ def outline(plan: StudyPlan, run: Run, device: torch.device, command: str) -> di
         "seed": run.seed,
         "task": plan.task,
         "data": plan.data,
+        "source": plan.source,
         "images": run.images,
         "epochs": run.epochs,
         "machine": describe_machine(device),

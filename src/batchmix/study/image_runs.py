@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from batchmix.files import make_folder, write_whole
 from batchmix.recipe.evaluation import calibration_scores, predict, score
 from batchmix.recipe.images import ImageBatches, normalize
+from batchmix.recipe.run import pace_of
 from batchmix.recipe.training import StepMixer, Training
 from batchmix.study.arms import TWO_LOADERS, TwoLoaders, parse_arm
 from batchmix.study.curve import GLANCE, REPORTS, Curve, Progress
@@ -29,13 +30,22 @@ class ImageRun:
         arm: What mixes.
         images: What to train and test on.
         device: Where.
+        origin: What the images are, for the state that is kept: names and texts or numbers.
 
     Attributes:
         curve: The learning curve so far.
     """
 
-    def __init__(self, config: RecipeConfig, arm: str, images: StudyImages, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: RecipeConfig,
+        arm: str,
+        images: StudyImages,
+        device: torch.device,
+        origin: Mapping[str, Any] | None = None,
+    ) -> None:
         self.config, self.images, self.device = config, images, device
+        self.origin = dict(origin or {})
         self.training = Training(
             config,
             images.train_x,
@@ -72,12 +82,11 @@ class ImageRun:
         logits, labels = self._test(torch.arange(len(self.images.test_y)))
         scores: dict[str, Any] = score(logits, labels)
         self.curve.add(self.training.step, scores)
-        seconds = self.training.seconds
         return scores | {
             **calibration_scores(logits, labels),
             "curve": self.curve.points,
-            "train_seconds": round(seconds, 2),
-            "images_per_second": round(self.config.steps * self.config.batch_size / seconds, 1),
+            "train_seconds": round(self.training.seconds, 2),
+            "images_per_second": pace_of(self.training),
         }
 
     # Stop and resume
@@ -87,6 +96,7 @@ class ImageRun:
         make_folder(path.parent)
         buffer = io.BytesIO()
         state = {
+            "origin": self.origin,
             "training": self.training.state_dict(),
             "curve": self.curve.points,
             "losses": self.curve.losses,
@@ -101,6 +111,8 @@ class ImageRun:
         except Exception:  # torch.load has no error of its own for what is not its file
             return
         if not isinstance(state, dict) or state.get("training", {}).get("config") != self.config.as_dict():
+            return
+        if state.get("origin", self.origin) != self.origin:  # an earlier version kept none
             return
         self.training.load_state_dict(state["training"])
         self.curve.points, self.curve.losses = state["curve"], state["losses"]

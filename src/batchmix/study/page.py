@@ -59,8 +59,13 @@ WORDS = (
     ),
     (
         "seeds needed",
-        f"pairs of runs with which a difference of that size is shown with a chance of {POWER:.0%}, if the "
-        "spread is the one seen here; a rough figure where seeds are few",
+        f"pairs of runs, those of this report included, with which a difference of that size is shown with a "
+        f"chance of {POWER:.0%}, if the spread is the one seen here; a rough figure where seeds are few",
+    ),
+    (
+        "more seeds",
+        "seeds that are added after a look at a report make its p too small, as the look decides when to "
+        "stop; new seeds in a folder of their own (--seeds 10-32 --out other) give a p that can be believed",
     ),
 )
 

@@ -14,7 +14,8 @@ from batchmix.study.arms import parse_arms
 
 OF_THE_ARM = ("mix", "alpha", "per", "fold", "mix_until", "p_sample", "square")
 OF_THE_RUN = ("epochs", "images", "seed")
-SHARED = tuple(f.name for f in fields(TrainConfig) if f.name not in (*OF_THE_ARM, *OF_THE_RUN))
+OF_NO_STUDY = ("tta",)  # each test image is seen in one view; earlier versions kept it, to no effect
+SHARED = tuple(f.name for f in fields(TrainConfig) if f.name not in (*OF_THE_ARM, *OF_THE_RUN, *OF_NO_STUDY))
 """The fields of the recipe's config that all runs of a study have in common."""
 
 RECIPE = "recipe"
@@ -162,7 +163,7 @@ def shared_config(given: Mapping[str, Any], size: int | None) -> dict[str, Any]:
         MixError: If there is no such setting, or ``size`` is out of its range.
     """
     for name in given:
-        if name not in SHARED:
+        if name not in (*SHARED, *OF_NO_STUDY):
             raise MixError(f"config takes {', '.join(SHARED)}, got {name!r}")
     standard: dict[str, Any] = PRESETS["cpu"].config.as_dict()
     if size is not None and "sizes" not in given:

@@ -20,12 +20,13 @@ class StudyProgress:
 
     Attributes:
         stopped: Whether the study was stopped before its end.
+        interrupted: Whether a stop was asked for, if only after the last run had begun its test.
     """
 
     def __init__(self, *, shown: bool = True) -> None:
         self.shown = shown
         self.console = plain_console(stderr=True)
-        self.stopped = False
+        self.stopped = self.interrupted = False
         self.bar: Progress | None = None
         self.shares: dict[Run, float] = {}  # of the steps of each run
         self.first: dict[Run, float] = {}  # what was done before, by a run that goes on

@@ -116,7 +116,7 @@ def write_record(folder: Path, key: str, record: Mapping[str, Any]) -> None:
     Raises:
         DataError: If it cannot be written.
     """
-    _write_json(folder / "runs" / f"{key}.json", record)
+    _write_json(record_path(folder, key), record)
 
 
 def read_record(folder: Path, key: str) -> Record | None:
@@ -125,8 +125,13 @@ def read_record(folder: Path, key: str) -> Record | None:
     Raises:
         DataError: If the file is broken.
     """
-    path = folder / "runs" / f"{key}.json"
+    path = record_path(folder, key)
     return _read_record(path) if path.exists() else None
+
+
+def record_path(folder: Path, key: str) -> Path:
+    """Where the record of a run lies."""
+    return folder / "runs" / f"{key}.json"
 
 
 def _read_record(path: Path) -> Record:

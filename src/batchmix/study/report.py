@@ -42,7 +42,7 @@ def write_report(study: Study, folder: Path) -> list[Path]:
         "report.json": numbers + "\n",
     }
     for name, text in texts.items():
-        write_whole(folder / name, [text.encode()])
+        write_whole(folder / name, [text.encode(errors="backslashreplace")])  # paths may have any bytes
     write_picture(folder / "report.png", study, comparisons)
     return [folder / f"report.{ending}" for ending in ("html", "md", "png", "json")]
 

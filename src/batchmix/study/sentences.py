@@ -9,7 +9,7 @@ from batchmix.errors import MixError
 from batchmix.study import words
 from batchmix.study.comparisons import SHOWN_AT, Comparison, cells, of, scores_of
 from batchmix.study.records import Budget, Study
-from batchmix.study.statistics import seeds_needed
+from batchmix.study.statistics import mean_interval, seeds_needed
 
 # A difference of the main score that is worth knowing of, and how it is said.
 WORTH = {"accuracy": (0.005, "half a point"), "loss": (0.01, "0.01")}
@@ -101,15 +101,23 @@ def _main(main: Comparison, when: str) -> str:
 
 
 def _needed(main: Comparison) -> str:
-    """How many seeds it would take, at the level the correction leaves to each comparison at worst."""
+    """How many seeds it would take, at the level the correction leaves to each comparison at worst.
+
+    Where so many have run, the interval at that level says whether there can be such a difference: the number
+    comes from a standard deviation that is a guess of few seeds, and not from where their mean lies.
+    """
     worth, spoken = WORTH.get(main.score.key, (0.01, "0.01"))
+    level = 1 - SHOWN_AT / main.family
     try:
-        needed = seeds_needed(main.paired.sd, worth, level=1 - SHOWN_AT / main.family, power=POWER)
+        needed = seeds_needed(main.paired.sd, worth, level=level, power=POWER)
     except MixError:  # more than anybody would run
         return f"no number of seeds within reason would do for {spoken}"
-    if needed <= main.paired.n:
+    if needed > main.paired.n:
+        return f"about {needed:,} in all would be needed for {spoken}"
+    interval = mean_interval(list(main.differences.values()), level)
+    if -worth < interval.low and interval.high < worth:
         return f"{spoken} would most likely have been seen with so many"
-    return f"about {needed:,} would be needed for {spoken}"
+    return f"a difference of {spoken} is not ruled out"
 
 
 def _short(one: Comparison) -> str:

@@ -9,7 +9,7 @@ from batchmix.study.article.verdicts import Comparison, Direction, Judged, Quant
 from batchmix.study.comparisons import SCORES, values
 from batchmix.study.records import Budget, Study
 from batchmix.study.statistics import mean_interval
-from batchmix.study.words import value
+from batchmix.study.words import count, value
 
 Table = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]  # head and rows
 
@@ -67,10 +67,13 @@ def scores_table(study: Study, arms: Sequence[str], budget: Budget | None = None
     return ("arm", "seeds", *(score.name for score in shown)), rows
 
 
-def training_of(study: Study) -> str:
-    """What was trained, as the beginning of a sentence."""
-    images, epochs = study.budgets[0]
-    return f"{len(study.asked['seeds'])} seeds, {images:,} training images, {epochs:g} epochs"
+def training_of(study: Study, arms: Sequence[str]) -> str:
+    """What was trained, as the beginning of a sentence; a seed counts where each of the arms has its run."""
+    budget = images, epochs = study.budgets[0]
+    asked = len(study.asked["seeds"])
+    ended = len(set.intersection(*(set(study.done(arm, budget)) for arm in arms)))
+    of_them = "" if ended == asked else f"{ended} of "
+    return f"{of_them}{count(asked, 'seed')}, {images:,} training images, {epochs:g} epochs"
 
 
 def earlier_seeds(comparisons: Sequence[Comparison]) -> str:

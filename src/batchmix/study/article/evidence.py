@@ -14,7 +14,7 @@ import torch
 from batchmix._version import __version__
 from batchmix.errors import DataError
 from batchmix.files import make_folder, read_json, write_whole
-from batchmix.recipe.machine import describe_machine
+from batchmix.recipe.machine import busy_share, describe_machine
 from batchmix.study.article.presets import CLAIMS, FEW, LOADERS, MANY, MORE
 from batchmix.study.records import REMOVE_IT, Study, read_study
 
@@ -111,10 +111,12 @@ def measure(
     before = read_measurement(folder, name)
     if before is not None and before["settings"] == settings:
         return before
+    busy = busy_share()
     record = {
         "settings": settings,
         "found": make(),
         "machine": describe_machine(device),
+        "busy_before": round(busy, 2),
         "batchmix": __version__,
         "command": command,
         "date": time.strftime("%Y-%m-%d"),

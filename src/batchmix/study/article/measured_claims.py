@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median, quantiles
 from typing import Any
 
+from batchmix.files import is_number
 from batchmix.study.article.claim import Claim, Table, earlier_seeds, of_runs, scores_table, training_of
-from batchmix.study.article.evidence import Evidence
+from batchmix.study.article.evidence import LOADING, ONE_HOT, Evidence
 from batchmix.study.article.presets import ITSELF, MIXUP, NOT_FOLDED, TWO_LOADERS
 from batchmix.study.article.verdicts import ACCURACY, Comparison, Fact, Quantity, judge, overall
 from batchmix.study.records import Study
@@ -45,13 +46,14 @@ def one_loader(evidence: Evidence) -> Claim:
         title="A batch mixed with a shuffled version of itself does the work of two loaders",
         said="The paper draws a batch from each of two loaders, which loads twice the images. Mixing a "
         "batch with a shuffled version of itself avoids the slow-down and does as well.",
-        experiment=f"Accuracy: {training_of(study)}, `{ITSELF}` against `{TWO_LOADERS}`, both with one "
-        f"weight a batch, not folded, as in the paper. Loading: {found['images']:,} images written as "
-        f"JPEG files of {found['size']} x {found['size']} pixels (quality {found['quality']}, "
-        f"{found['bytes_per_file']:,} bytes a file) and decoded by {found['decoder']}, "
-        f"{_workers(found['workers'])}; {found['batches']} batches of {found['batch_size']} in each of "
-        f"{len(rates['one_loader'])} repeats that take turns. Nothing is trained meanwhile: where the "
-        "training is slower than the loading, a second loader in other processes costs cores, not time.",
+        experiment=f"Accuracy: {training_of(study, (ITSELF, TWO_LOADERS))}, `{ITSELF}` against "
+        f"`{TWO_LOADERS}`, both with one weight a batch, not folded, as in the paper. Loading: "
+        f"{found['images']:,} images written as JPEG files of {found['size']} x {found['size']} pixels "
+        f"(quality {found['quality']}, {found['bytes_per_file']:,} bytes a file) and decoded by "
+        f"{found['decoder']}, {_workers(found['workers'])}; {found['batches']} batches of "
+        f"{found['batch_size']} in each of {len(rates['one_loader'])} repeats that take turns."
+        f"{_busy(evidence, LOADING)} No training takes the batches: where it is slower than the loading, a "
+        "second loader in other processes costs cores, not time.",
         judged=judged,
         verdict=overall([one.verdict for one in judged]),
         tables=[
@@ -96,10 +98,10 @@ def no_one_hot(evidence: Evidence) -> Claim:
         "zeros with both labels added in), two calls (the article's form) and "
         "`F.cross_entropy(logits, MixedTarget)`. The article claims the same value; that time and memory "
         "are saved is what one would expect of it. Each form is timed "
-        f"{evidence.one_hot['repeats']} times, in turns. Memory is the most that is allocated at once "
-        "beside the logits, the logits' gradient and the target's probabilities included: on a CPU every "
-        f"allocation in torch's profiler, on a GPU the allocator's peak. The same means {SAME_VALUE:.0e} of "
-        "the loss, and of the gradient's largest value.",
+        f"{evidence.one_hot['repeats']} times, in turns.{_busy(evidence, ONE_HOT)} Memory is the most that "
+        "is allocated at once beside the logits, the logits' gradient and the target's probabilities "
+        "included: on a CPU every allocation in torch's profiler, on a GPU the allocator's peak. The same "
+        f"means {SAME_VALUE:.0e} of the loss, and of the gradient's largest value.",
         judged=judged,
         verdict=overall([one.verdict for one in judged]),
         tables=[_one_hot_table(rows)],
@@ -147,7 +149,8 @@ def folding(evidence: Evidence) -> Claim:
         f"mixes count as the same where at most {found['tolerance']:.0%} of the weight would have to move "
         "from image to image to make them equal. The article's duplicates are those of two images that "
         "mix one another; the others are a sample that is nearly its partner, and that partner, nearly "
-        f"unmixed. Accuracy: {training_of(study)}, `{MIXUP}` against `{NOT_FOLDED}`.",
+        f"unmixed. Accuracy: {training_of(study, (MIXUP, NOT_FOLDED))}, `{MIXUP}` against "
+        f"`{NOT_FOLDED}`.",
         judged=judged,
         verdict=overall([one.verdict for one in judged]),
         tables=[(head, rows), scores_table(study, (MIXUP, NOT_FOLDED))],
@@ -177,6 +180,12 @@ def _one_hot_table(rows: Sequence[Row]) -> Table:
         ]
         made.append((f"{row['classes']:,}", *times, *memory))
     return head, made
+
+
+def _busy(evidence: Evidence, name: str) -> str:
+    """What else the machine did as a timing began, as a sentence; records of earlier versions do not say."""
+    busy = evidence.measurements[name].get("busy_before")
+    return f" Just before, {busy:.0%} of the machine's cores were busy." if is_number(busy) else ""
 
 
 def _workers(count: int) -> str:

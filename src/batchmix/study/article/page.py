@@ -35,7 +35,8 @@ def write_page(evidence: Evidence, page: Path) -> list[Path]:
     pictures = {folder / f"{page.stem}-{name}.png": figure for name, figure in draw_all(evidence).items()}
     for path, figure in pictures.items():
         write_figure(path, figure)
-    write_whole(page, [as_markdown(evidence, page.stem).encode()])
+    text = as_markdown(evidence, page.stem)
+    write_whole(page, [text.encode(errors="backslashreplace")])  # paths may have any bytes
     return [page, *pictures]
 
 

@@ -7,15 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchmix.errors import MixError
 from batchmix.study.article.duplicates import measure_duplicates
 from batchmix.study.article.evidence import DUPLICATES, LOADING, ONE_HOT, measure, read_evidence
 from batchmix.study.article.loading import measure_loading
-from batchmix.study.article.onehot import measure_one_hot
+from batchmix.study.article.onehot import measure_one_hot, sources
 from batchmix.study.article.presets import Scale
 
 if TYPE_CHECKING:
     from batchmix.study.engine import EngineOptions
     from batchmix.study.progress import StudyProgress
+    from batchmix.study.records import Study
 
 
 def run_article(
@@ -25,7 +27,7 @@ def run_article(
     *,
     data: str = "cifar10",
     size: int | None = None,
-) -> bool:
+) -> list[Study] | None:
     """Make the measurements and train the studies; what is in the folder already is not done again.
 
     Args:
@@ -36,23 +38,37 @@ def run_article(
         size: Pixels of an image's side in training; as the image set has them if left out.
 
     Returns:
-        Whether all was done; False where a Ctrl-C stopped it.
+        The studies, of which runs may have failed; None where a Ctrl-C stopped it.
 
     Raises:
-        MixError: If the folder holds studies of other settings.
+        MixError: If the folder holds studies of other settings, or there are not as many images.
         DataError: If the images cannot be had, or a file cannot be read or written.
     """
     from batchmix.study.engine import compare
 
     plans = scale.plans(data, size)
+    studies: list[Study] = []
+    _check_images(scale, options, data, size)
     make_measurements(scale, options, new_progress().note, data=data)
     for name, plan in plans.items():
         progress = new_progress()
         progress.note(f"study {list(plans).index(name) + 1} of {len(plans)}, {name}")
-        compare(plan, replace(options, folder=options.folder / name), progress)
-        if progress.stopped:
-            return False
-    return True
+        studies.append(compare(plan, replace(options, folder=options.folder / name), progress))
+        if progress.stopped or (progress.interrupted and len(studies) < len(plans)):
+            return None
+    return studies
+
+
+def _check_images(scale: Scale, options: EngineOptions, data: str, size: int | None) -> None:
+    """Refuse a folder that has too few images for a scale; the published sets have enough for each."""
+    from batchmix.data import load_images
+
+    if not data.startswith("folder:"):
+        return
+    most, there = scale.many, len(load_images(data, size=size, root=options.root).train_y)
+    if there < most:
+        takes = f"a set with the {most:,} training images of this scale or more"
+        raise MixError(f"--data takes {takes}, got {data} with {there:,}")
 
 
 def make_measurements(
@@ -81,7 +97,8 @@ def make_measurements(
 
     folder, command = options.folder, options.command
     measure(folder, LOADING, loading, {"data": data, **settings}, command, cpu)
-    measure(folder, ONE_HOT, one_hot, {"device": device.type, **scale.one_hot}, command, device)
+    timed = {"device": device.type, "sources": sources(), **scale.one_hot}
+    measure(folder, ONE_HOT, one_hot, timed, command, device)
     measure(folder, DUPLICATES, duplicates, scale.duplicates, command, cpu)
 
 

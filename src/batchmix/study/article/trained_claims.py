@@ -22,6 +22,7 @@ from batchmix.study.article.verdicts import (
     judge,
     overall,
 )
+from batchmix.study.curve import GLANCE, POINTS
 from batchmix.study.records import Budget, Study
 from batchmix.study.statistics import mean_interval
 from batchmix.study.words import NOTHING, listed, minus
@@ -35,9 +36,9 @@ def better_accuracy(evidence: Evidence) -> Claim:
         title="Better accuracy, at a higher loss and a lower confidence",
         said="A net trained with mixup ends with a higher loss, even on the validation images, and yet "
         "with a much better accuracy: it predicts a bit less confidently.",
-        experiment=f"{training_of(study)}, with mixup (a weight for each image, folded, alpha 0.4, to the "
-        "end of the training) and without. Loss and confidence (the mean of the largest probability) are "
-        "those of all test images, unmixed.",
+        experiment=f"{training_of(study, (NONE, MIXUP))}, with mixup (a weight for each image, folded, "
+        "alpha 0.4, to the end of the training) and without. Loss and confidence (the mean of the largest "
+        "probability) are those of all test images, unmixed.",
         judged=judged,
         verdict=overall([one.verdict for one in judged]),
         tables=[scores_table(study, (NONE, MIXUP))],
@@ -87,10 +88,10 @@ def weight_per_image(evidence: Evidence) -> Claim:
         title="A weight for each image trains faster than one for the batch",
         said="With a t of its own for every image the net trains faster than with one t for the batch; "
         "both end at the same accuracy.",
-        experiment=f"{training_of(study)}, `{MIXUP}` against `{PER_BATCH}`. The goal was set before any "
-        "run by a rule: the median accuracy of the runs without mixup at two thirds of their training, "
-        f"here {goal:.1%}. Curves have about ten points, of the first 2,000 test images, and straight "
-        "lines between them.",
+        experiment=f"{training_of(study, (MIXUP, PER_BATCH))}, `{MIXUP}` against `{PER_BATCH}`. The goal was "
+        "set before any run by a rule: the median accuracy of the runs without mixup at two thirds of their "
+        f"training, here {goal:.1%}. Curves have up to {POINTS} points, of {GLANCE:,} test images at equal "
+        "distances among all, the last one of all of them, and straight lines between the points.",
         judged=judged,
         verdict=overall([one.verdict for one in judged]),
         tables=[((*table[0], f"epochs to {goal:.1%}"), rows)],
@@ -111,7 +112,7 @@ def _weight_per_image(study: Study) -> list[Comparison]:
 
 
 def _epochs_taken(study: Study) -> tuple[dict[str, list[float]], int]:
-    """Epochs to the goal of both arms, seed by seed, and how many runs never reached it.
+    """Epochs to the goal of both arms, for the seeds that both have, and how many runs never reached it.
 
     Those count with all of their epochs.
     """
@@ -122,7 +123,7 @@ def _epochs_taken(study: Study) -> tuple[dict[str, list[float]], int]:
         for arm in (MIXUP, PER_BATCH)
     }
     both = sorted(reached[MIXUP].keys() & reached[PER_BATCH].keys())
-    missed = sum(epochs is None for found in reached.values() for epochs in found.values())
+    missed = sum(found[seed] is None for found in reached.values() for seed in both)
     return {arm: [found[seed] or budget[1] for seed in both] for arm, found in reached.items()}, missed
 
 
