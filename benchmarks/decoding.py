@@ -23,6 +23,8 @@ from typing import Any
 
 from PIL import Image
 
+from batchmix.bench.targets import check_target, text_of
+from batchmix.errors import DataError, MixError
 from batchmix.files import put_between, write_whole
 
 SIDES = {32: 20_000, 224: 2_000}  # pixels of the JPEGs, and how many are made
@@ -84,10 +86,15 @@ def measure(place: Path, kind: str | None, size: int, workers: int, count: int) 
 
 
 def in_its_own_process(*words: object) -> dict[str, float]:
-    """``measure`` in a new interpreter, so that peaks are its own."""
-    ran = subprocess.run(
-        [sys.executable, __file__, "--measure", *map(str, words)], capture_output=True, text=True, check=True
-    )
+    """``measure`` in a new interpreter, so that peaks are its own.
+
+    Raises:
+        DataError: If it fails; why is on standard error.
+    """
+    command = [sys.executable, __file__, "--measure", *map(str, words)]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if ran.returncode:
+        raise DataError(f"a process that measures ended with status {ran.returncode}: {shlex.join(command)}")
     return json.loads(ran.stdout.splitlines()[-1])
 
 
@@ -135,6 +142,8 @@ def train(place: Path, epochs: int) -> dict[str, Any]:
         started = time.perf_counter()
         printed, _ = child.communicate()
         watcher.join()
+    if child.returncode:
+        raise DataError(f"the training ended with status {child.returncode}: batchmix {shlex.join(words)}")
     summary = json.loads(printed)
     kept = (
         "accuracy",
@@ -179,7 +188,7 @@ def record(folder: Path, repeats: int, count: int, epochs: int) -> dict[str, Any
         "pillow": Image.__version__,
         "busy_before": round(busy, 2),
     }
-    command = "python benchmarks/decoding.py " + shlex.join(a for a in sys.argv[1:] if not a.startswith("/"))
+    command = "python benchmarks/decoding.py " + shlex.join(sys.argv[1:])
     trained = train(places[32], epochs)
     head = {"date": time.strftime("%Y-%m-%d"), "command": command, "machine": machine}
     return head | {"images_per_case": count, "rows": made, "training": trained}
@@ -220,13 +229,13 @@ def table(told: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure, write the record, and put its table into the page."""
+def main() -> int:
+    """Measure, write the record, and put its table into the page; the exit status."""
     if sys.argv[1:2] == ["--measure"]:
         place, kind, size, workers, count = sys.argv[2:]
         told = measure(Path(place), None if kind == "pillow" else kind, int(size), int(workers), int(count))
         sys.stdout.write(json.dumps(told) + "\n")
-        return
+        return 0
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("record", type=Path)
     parser.add_argument("--page", type=Path)
@@ -235,12 +244,28 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1500, help="images a turn")
     parser.add_argument("--epochs", type=float, default=EPOCHS)
     args = parser.parse_args()
-    told = record(args.folder, args.repeats, args.count, args.epochs)
-    write_whole(args.record, [(json.dumps(told, indent=1) + "\n").encode()])
+    try:
+        check(args)
+        told = record(args.folder, args.repeats, args.count, args.epochs)
+        write_whole(args.record, [(json.dumps(told, indent=1) + "\n").encode()])
+        if args.page is not None:
+            write_whole(args.page, [put_between(text_of(args.page), BEGIN, END, table(told)).encode()])
+    except (DataError, MixError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def check(args: argparse.Namespace) -> None:
+    """What can be said before minutes are spent."""
+    for name in ("repeats", "count"):
+        if getattr(args, name) < 1:
+            raise MixError.of(f"--{name}", getattr(args, name), "a whole number >= 1")
+    check_target("RECORD", args.record)
     if args.page is not None:
-        text = put_between(args.page.read_text(), BEGIN, END, table(told))
-        write_whole(args.page, [text.encode()])
+        check_target("--page", args.page)
+        put_between(text_of(args.page), BEGIN, END, "")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

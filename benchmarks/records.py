@@ -21,8 +21,9 @@ from batchmix.bench.race.contenders import NAMES, Contender, contender, frontier
 from batchmix.bench.race.page import insert, page, section
 from batchmix.bench.race.records import append_records, read_records, records_of
 from batchmix.bench.race.turns import race
+from batchmix.bench.targets import check_target, text_of
 from batchmix.errors import DataError, MixError
-from batchmix.files import write_whole
+from batchmix.files import make_folder, write_whole
 from batchmix.recipe.flop import matmul_rate
 from batchmix.recipe.machine import describe_machine
 from batchmix.recipe.training import pick_device
@@ -62,8 +63,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Race, show, and keep what was asked for; the exit status."""
+    """Race, show, and keep what was asked for; the exit status, 130 where it was stopped."""
     args = parser().parse_args(words)
+    stopped = False
     try:
         if args.runs < 1:
             raise MixError.of("--runs", args.runs, "a whole number >= 1")
@@ -71,20 +73,32 @@ def main(words: list[str] | None = None) -> int:
             raise MixError(
                 "--page takes --record beside it, or --report: the page is made from all that was kept"
             )
+        check_targets(args)
         typed = shlex.join(sys.argv[1:] if words is None else words)
         if args.report:
             records = kept_in(args.record or RECORDS)
         else:
-            records = run(args, f"python benchmarks/records.py {typed}")
+            records, stopped = run(args, f"python benchmarks/records.py {typed}")
         for name in dict.fromkeys(record["race"] for record in records):
             sys.stdout.write(section([record for record in records if record["race"] == name]) + "\n\n")
         if args.page is not None:
             kept = read_records(args.record or RECORDS)
-            write_whole(args.page, [insert(args.page.read_text(), page(kept)).encode()])
+            write_whole(args.page, [insert(text_of(args.page), page(kept)).encode()])
     except (DataError, MixError) as error:
         say(f"error: {error}")
         return 2
-    return 0
+    return 130 if stopped else 0
+
+
+def check_targets(args: argparse.Namespace) -> None:
+    """What can be said of the files before hours are spent."""
+    if args.record is not None and not args.report:
+        make_folder(args.record.absolute().parent)
+        check_target("--record", args.record)
+        read_records(args.record)
+    if args.page is not None:
+        check_target("--page", args.page)
+        insert(text_of(args.page), "")
 
 
 def kept_in(path: Path) -> list[dict[str, object]]:
@@ -98,8 +112,12 @@ def kept_in(path: Path) -> list[dict[str, object]]:
     return read_records(path)
 
 
-def run(args: argparse.Namespace, command: str) -> list[dict[str, object]]:
-    """Race every group for itself; its records are kept as soon as it is done."""
+def run(args: argparse.Namespace, command: str) -> tuple[list[dict[str, object]], bool]:
+    """Race every group for itself; its records are kept as soon as it is done.
+
+    Returns:
+        The records, and whether it was interrupted: no group races after that.
+    """
     device = pick_device(args.device)
     options = {"device": str(device), "small": args.small, "held_out": args.held_out}
     options["root"] = None if args.root is None else str(args.root)
@@ -107,7 +125,9 @@ def run(args: argparse.Namespace, command: str) -> list[dict[str, object]]:
     name = time.strftime("%Y%m%d-%H%M%S")
     kept: list[dict[str, object]] = []
     for group in groups(args):
-        entries = race(group, runs=args.runs, options=options, tell=say)
+        entries, stopped = race(group, runs=args.runs, options=options, tell=say)
+        if stopped and not any(entry.runs for entry in entries):  # before the first round was whole
+            return kept, True
         records = records_of(
             entries,
             kind="frontier" if args.frontier else "race",
@@ -120,7 +140,9 @@ def run(args: argparse.Namespace, command: str) -> list[dict[str, object]]:
         if args.record is not None:
             append_records(args.record, records)
         kept += records
-    return kept
+        if stopped:
+            return kept, True
+    return kept, False
 
 
 def say(line: str) -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from batchmix.bench.cores.page import page, read_record
 from batchmix.bench.cores.steps import AT_A_TIME, measure, most_rounds
-from batchmix.errors import DataError
+from batchmix.bench.targets import check_target
+from batchmix.errors import DataError, MixError
 from batchmix.files import write_whole
 from batchmix.recipe.results import read_records
 
@@ -43,6 +44,9 @@ def main() -> int:
     if (args.source is None) == (args.record is None):
         options.error("takes either --record FILE or --from FILE")
     try:
+        for flag, path in (("--record", args.record), ("--page", args.page)):
+            if path is not None:
+                check_target(flag, path)
         results = read_records([args.results])
         if args.source is None:
             record = measure(args.rounds, "python benchmarks/two_cores.py " + shlex.join(sys.argv[1:]))
@@ -54,7 +58,7 @@ def main() -> int:
             sys.stdout.write(text)
         else:
             write_whole(args.page, [text.encode()])
-    except DataError as error:
+    except (DataError, MixError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     return 0

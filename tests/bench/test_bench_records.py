@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,53 @@ def test_what_is_no_record_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=said) as caught:
             read_record(path)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda made: made["machine"].pop("isa"), "isa missing"),
+        (lambda made: made.update(machine=[]), "machine takes an object, got []"),
+        (lambda made: made["machine"].update(cores="two"), "cores takes a whole number, got 'two'"),
+        (lambda made: made.update(rows=3), "rows takes a list, got 3"),
+        (lambda made: made.update(rows=[3]), "part, what, shape"),
+        (lambda made: made.update(busy_before=None), "busy_before takes a number, got None"),
+        (lambda made: made.update(peers={"timm": 1.0}), "peers takes an object of texts"),
+        (lambda made: made.update(failed=[{}]), "failed takes a list of cases and reasons"),
+        (lambda made: made["options"].pop("device"), "device missing"),
+        (
+            lambda made: made["options"].update(classes={"32": "ten"}),
+            "classes takes an object of whole numbers",
+        ),
+        (
+            lambda made: made["rows"][1].update(shape=[128]),
+            "shape takes two whole numbers or more, got [128], in row 2",
+        ),
+        (
+            lambda made: made["rows"][1].update(dtype="int8"),
+            "dtype takes one of bfloat16, float32, got 'int8'",
+        ),
+        (lambda made: made["rows"][1].update(part=["blend"]), "part takes one of blend, "),
+        (lambda made: made["rows"][1].update(kernel=1), "kernel takes a text or null"),
+        (lambda made: made["rows"][1].update(fresh=0), "fresh takes true or false"),
+        (lambda made: made["rows"][1].update(seconds=[0.1, 0.0]), "seconds takes a list of numbers > 0"),
+        (
+            lambda made: made["rows"][1].update(seconds=[0.1]),
+            "seconds takes as many for all of a case, got 1 and 5",
+        ),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_in_one_line(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    made = json.loads(json.dumps(record()))
+    change(made)
+    (tmp_path / "a.json").write_text(json.dumps(made))
+    with pytest.raises(DataError) as caught:
+        read_record(tmp_path / "a.json")
+    assert said in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'a.json'} is not a record of batchmix bench: ")
+    assert "\n" not in str(caught.value)
 
 
 def test_ratios_are_taken_round_by_round() -> None:

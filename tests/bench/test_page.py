@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 from made_up_bench import blend_rows, other_rows, record, row
 
 from batchmix.bench.page import page
 from batchmix.bench.picture import OURS, PEER, draw_record
+from batchmix.bench.records import read_record
 from batchmix.bench.table import Table, duration, parts_of, tables_of
+from batchmix.bench.words import CAUSES, CAUSES_ON_CPU
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_table_of_mixing_has_ratios_a_copy_its_bandwidth_and_a_failure_its_reason() -> None:
@@ -78,6 +84,37 @@ def test_the_page_of_a_busy_machine_says_so_and_several_records_are_sections() -
     assert text.index("## On 2 cores of Test 9000") < text.index("## On H1000")
     assert text.count("The machine was busy with something else") == 1
     assert text.count("![") == 1
+
+
+def test_the_page_says_which_classes_the_labels_had() -> None:
+    said = "- Classes of the labels that are mixed beside the images: "
+    assert f"{said}1,000.\n" in page([record()], [None])  # as all had them before records said so
+    options = record()["options"] | {"classes": {"32": 10, "384": 1000}}
+    assert f"{said}10 at 32 pixels, 1,000 at 384 pixels.\n" in page([record(options=options)], [None])
+    without = [one for one in other_rows() if one["part"] not in ("blend", "images")]
+    assert said not in page([record(without)], [None])
+
+
+def test_what_is_known_of_caches_is_said_of_cpus_alone() -> None:
+    rows = [*other_rows(), row("images", "fastai", "callback", 49, dtype="bfloat16", fresh=True)]
+    on_gpu = record(rows, options=record()["options"] | {"device": "cuda"})
+    goal = (
+        "- uint8 to mixed bfloat16 is at least 5 times faster than any peer's chain: where that is missed, "
+    )
+    for made, cached in ((record(rows), True), (on_gpu, False)):
+        (line,) = [line for line in page([made], [None]).splitlines() if line.startswith(goal)]
+        assert ("cache" in line) == cached
+
+
+def test_causes_have_no_numbers_which_a_record_would_have_to_hold() -> None:
+    for cause in (*CAUSES.values(), *CAUSES_ON_CPU.values()):
+        assert not re.search(r"\d|%|per ?cent", cause)
+
+
+def test_the_committed_page_is_that_of_the_committed_record() -> None:
+    kept = read_record(ROOT / "benchmarks/records/sapphire-rapids.json")
+    committed = (ROOT / "docs/benchmarks.md").read_text()
+    assert page([kept], ["pictures/bench-sapphire-rapids.png"]) == committed
 
 
 def test_the_picture_has_ours_in_blue_shortest_first_and_a_line_at_the_copy() -> None:

@@ -60,21 +60,38 @@ def test_a_peer_mixes_the_batch_and_writes_into_it_only_where_it_is_said(
         assert changed
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.04)])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_peer_normalises_as_the_others_do(found: dict[str, Peer], name: str) -> None:
+def test_a_peer_normalises_as_the_others_do(
+    found: dict[str, Peer], name: str, dtype: torch.dtype, tolerance: float
+) -> None:
     raw = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
     mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = the(found, name).normaliser()(raw.clone())
-    torch.testing.assert_close(
-        made, (raw.double() / 255 - mean) / std, rtol=1e-5, atol=1e-5, check_dtype=False
+        made = the(found, name).normaliser(dtype)(raw.clone())
+    expected = (raw.double() / 255 - mean) / std
+    torch.testing.assert_close(made, expected, rtol=tolerance, atol=tolerance, check_dtype=False)
+    assert made.dtype == dtype
+
+
+def test_timm_normalises_in_bfloat16_as_its_loader_does(found: dict[str, Peer]) -> None:
+    raw = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
+    timm = the(found, "timm")
+    loader = importlib.import_module("timm.data.loader").PrefetchLoader(
+        [(raw, torch.zeros(2))], mean=MEAN, std=STD, device=CPU, img_dtype=torch.bfloat16
     )
-    assert made.dtype == torch.float32
+    ((theirs, _),) = loader
+    assert torch.equal(timm.normaliser(torch.bfloat16)(raw), theirs)
 
 
 @pytest.mark.parametrize(
-    "error", [ModuleNotFoundError("No module named 'kornia'"), RuntimeError("nms is missing")]
+    "error",
+    [
+        ModuleNotFoundError("No module named 'kornia'"),
+        RuntimeError("nms is missing"),
+        ValueError("Unable to import backend : foo"),
+    ],
 )
 def test_a_peer_that_does_not_import_is_missing_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, error: Exception

@@ -11,7 +11,7 @@ import pytest
 import torch
 from benchmark_scripts import load
 
-from batchmix.bench.race import child
+from batchmix.bench.race import child, turns
 from batchmix.bench.race.contenders import NAMES, OURS, SCRIPTS, contender, frontier
 from batchmix.bench.race.page import NOTHING, insert, page, section
 from batchmix.bench.race.printed import PrintedRun, RunReader
@@ -241,6 +241,13 @@ def test_rounds_are_drawn_whole():
     assert ratio_of(ours, theirs) == pytest.approx((0.5, 0.5, 0.5))
 
 
+def test_a_ratio_is_of_the_rounds_that_both_ran():
+    ours, theirs = made("gpu94", 1.0, 0.94, n=10), made("airbench94_muon", 2.0, 0.94)
+    for run in theirs["runs"][10:]:
+        run["seconds"] = 4.0  # a machine that was slower once ours had ended
+    assert ratio_of(ours, theirs) == pytest.approx((0.5, 0.5, 0.5))
+
+
 def test_many_flop_are_written_in_full():
     assert "| 10,067 | 6,711 |" in section([{**made("gpu94", 1.5, 0.94), "flop": 10_067e12}])
 
@@ -306,6 +313,86 @@ def test_a_page_is_made_from_what_was_kept(race_script, tmp_path, capsys):
         == "error: --page takes --record beside it, or --report: the page is made from all that was kept\n"
     )
     assert "kept" in page_file.read_text()
+
+
+# Interrupted
+
+
+class StoppedChild:
+    """A contender's process that trains at once; Ctrl-C comes at its third turn."""
+
+    def __init__(self, entry, folder, options):
+        self.entry = entry
+
+    def start(self):
+        return "ready"
+
+    def take_turn(self):
+        if len(self.entry.runs) == 2:
+            raise KeyboardInterrupt
+        self.entry.runs.append({"seed": 0, "seconds": 1.0, "accuracy": 0.9, "accuracy_tta": 0.9})
+
+    def end(self):
+        pass
+
+
+@pytest.mark.parametrize(("runs", "stopped"), [(2, False), (3, True)])
+def test_a_race_says_whether_it_was_interrupted(monkeypatch, runs, stopped):
+    monkeypatch.setattr(turns, "_Child", StoppedChild)
+    entries, told = turns.race([contender("gpu94"), contender("gpu96")], runs=runs, options=OPTIONS)
+    assert told == stopped
+    assert [len(entry.runs) for entry in entries] == [2, 2]
+
+
+def test_ctrl_c_ends_the_frontier_and_keeps_what_was_measured(race_script, monkeypatch, tmp_path, capsys):
+    groups = []
+
+    def race(group, **options):
+        groups.append(group)
+        entries = [Entry(one) for one in group]
+        for entry in entries:
+            entry.runs = [{"seed": 0, "seconds": 1.0, "accuracy": 0.9, "accuracy_tta": 0.9}]
+        return entries, len(groups) == 2
+
+    monkeypatch.setattr(race_script, "race", race)
+    monkeypatch.setattr(race_script, "matmul_rate", lambda *words: 1e12)
+    kept = tmp_path / "race.jsonl"
+    assert race_script.main(["--frontier", "--device", "cpu", "--record", str(kept)]) == 130
+    assert len(groups) == 2 < len(frontier())
+    assert [record["contender"] for record in read_records(kept)] == [
+        one.name for group in groups for one in group
+    ]
+    assert capsys.readouterr().out.startswith("### Time against accuracy")
+
+
+def test_a_race_stopped_before_its_first_round_leaves_no_record(race_script, monkeypatch, tmp_path):
+    monkeypatch.setattr(race_script, "race", lambda group, **options: ([Entry(one) for one in group], True))
+    monkeypatch.setattr(race_script, "matmul_rate", lambda *words: 1e12)
+    kept = tmp_path / "race.jsonl"
+    assert race_script.main(["--device", "cpu", "--record", str(kept)]) == 130
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--record", "."], "--record takes a file in a folder that exists, got '.'"),
+        (["--record", "file/race.jsonl"], "cannot write "),
+        (["--record", "file"], "file:1 is not a line of JSON"),
+        (["--record", "new.jsonl", "--page", "none.md"], "cannot read none.md: No such file or directory"),
+        (["--record", "new.jsonl", "--page", "file"], "the document takes the lines"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_anybody_races(
+    race_script, monkeypatch, tmp_path, capsys, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("no marks\n")
+    monkeypatch.setattr(race_script, "race", lambda *words, **options: pytest.fail("it raced"))
+    assert race_script.main(["--device", "cpu", "--small", *words]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert said in err
 
 
 # The whole, in processes

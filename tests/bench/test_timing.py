@@ -45,6 +45,20 @@ def test_who_raises_is_left_out_with_the_reason() -> None:
     assert len(good.seconds) == 3
 
 
+def test_who_raises_in_a_later_round_is_left_out_from_then_on() -> None:
+    calls = iter(range(100))
+
+    def fail_at_last() -> None:
+        if next(calls) == WARM_UP + 2:
+            raise ValueError("enough")
+
+    contenders = [Contender("a", "", fail_at_last), Contender("b", "", lambda: None)]
+    bad, good = in_turn(contenders, repeats=6, seconds=0)
+    assert bad.failed == "ValueError: enough"
+    assert next(calls) == WARM_UP + 3  # it was not called again
+    assert (good.failed, len(good.seconds)) == (None, 6)
+
+
 def test_an_interrupt_is_not_swallowed() -> None:
     def stop() -> None:
         raise KeyboardInterrupt

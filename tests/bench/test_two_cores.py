@@ -26,6 +26,8 @@ def test_the_committed_page_is_that_of_the_committed_record() -> None:
         (("--rounds", "0", "--record", "x"), "--rounds"),
         (("--rounds", "15", "--record", "x"), "--rounds takes a whole number from 1 to 14, got 15"),
         (("--record", "x"), "results/cifar10.jsonl"),
+        (("--record", "."), "--record takes a file in a folder that exists, got '.'"),
+        (("--record", "x", "--page", "none/x.md"), "--page takes a file in a folder that exists"),
         (("--from", "none.json", "--results", ROOT / "results/cifar10.jsonl"), "none.json"),
     ],
 )

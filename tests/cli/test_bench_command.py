@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     capsys.readouterr()
-    status = main(["bench", *map(str, words)])
+    device = [] if "--from" in words else ["--device=cpu"]  # which is nothing where nothing is measured
+    status = main(["bench", *map(str, words), *device])
     shown = capsys.readouterr()
     return status, shown.out, shown.err
 
@@ -93,6 +96,87 @@ def refused(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
 )
 def test_a_wrong_call_is_one_line_that_names_the_flag(capsys, words, said):
     assert said in refused(capsys, *words)
+
+
+@pytest.fixture
+def measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever begins to measure has not checked what comes after."""
+
+    def fail(*words: Any, **more: Any) -> None:
+        raise AssertionError("measured before it was checked where the result goes")
+
+    monkeypatch.setattr("batchmix.bench.run.measure_all", fail)
+
+
+@pytest.mark.usefixtures("measures_nothing")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--record", "."), "--record takes a file in a folder that exists, got '.'"),
+        (("--record", "folder"), "--record takes a file in a folder that exists, got 'folder'"),
+        (("--page", "folder"), "--page takes a file in a folder that exists, got 'folder'"),
+        (
+            ("--page", "beside/x.md"),
+            "--page takes a file beside which 'pictures' is a folder, got 'beside/x.md'",
+        ),
+        (
+            ("--page", "taken/x.md"),
+            "--page takes a file in a folder that exists, got 'taken/pictures/bench-x.png'",
+        ),
+    ],
+)
+def test_a_target_that_cannot_be_written_is_named_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: Any, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("folder", "beside", "taken/pictures/bench-x.png"):
+        Path(name).mkdir(parents=True)
+    Path("beside/pictures").touch()
+    assert said in refused(capsys, *words)
+
+
+@pytest.mark.usefixtures("measures_nothing")
+def test_a_page_without_matplotlib_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "pictures take matplotlib, which is not installed" in refused(capsys, "--page", tmp_path / "x.md")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--only", "loss"),
+        ("--shapes", "quick"),
+        ("--repeats", "5"),
+        ("--threads", "1"),
+        ("--device", "cpu"),
+    ],
+)
+def test_what_is_measured_by_is_refused_where_nothing_is_measured(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, str]
+) -> None:
+    said = refused(capsys, "--from", "none.json", *words)
+    assert f"{words[0]} takes what is measured now, and nothing with --from, got" in said
+
+
+@pytest.mark.usefixtures("tiny")
+def test_records_of_one_name_have_a_picture_each_and_names_with_spaces_are_links(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = [tmp_path / folder / "on cpu.json" for folder in ("a", "b")]
+    for path in kept:
+        path.parent.mkdir()
+        call(capsys, "--only", "loss", "--record", path)
+    page = tmp_path / "page.md"
+    assert call(capsys, "--from", *kept, "--page", page)[0] == 0
+    links = re.findall(r"^!\[[^]]*\]\(([^ )]*)\)$", page.read_text(), flags=re.MULTILINE)
+    assert links == ["pictures/bench-on%20cpu.png", "pictures/bench-on%20cpu-2.png"]
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
+        "bench-on cpu.png",
+        "bench-on cpu-2.png",
+    }
 
 
 @pytest.mark.usefixtures("tiny")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,10 +21,12 @@ SHAPES = {
     "quick": ((512, 3, 32, 32), (128, 3, 224, 224)),
     "all": ((512, 3, 32, 32), (256, 3, 64, 64), (128, 3, 224, 224), (64, 3, 384, 384)),
 }
-DRAW = "draw alone"  # the form of what is part of our other forms, and shows how large a part
-CLASSES = 1000  # of the labels that are mixed beside the images
+DRAW, BLEND = "draw alone", "blend alone"  # forms of what is part of our others, to show how large a part
+# Of labels that are mixed beside images of up to so many pixels a side: CIFAR-10, Tiny ImageNet, ImageNet.
+CLASSES = ((32, 10), (64, 200), (math.inf, 1000))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 ALPHA = {"mixup": 0.4, "cutmix": 1.0}
+BYTES = {"bfloat16": 2, "float32": 4}  # of a value
 KERNELS: dict[str, tuple[Kernel, ...]] = {"cpu": ("numba", "torch"), "cuda": ("triton", "torch")}
 
 
@@ -114,10 +117,15 @@ def threads_text(count: int) -> str:
     return f"{count} thread{'s' if count > 1 else ''}"
 
 
+def classes_beside(side: int) -> int:
+    """How many classes the labels have beside images of so many pixels a side."""
+    return next(count for most, count in CLASSES if side <= most)
+
+
 def random_batch(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images of the case's shape and dtype, uint8 for ``images``, and their labels."""
     generator = torch.Generator().manual_seed(0)
-    y = torch.randint(CLASSES, case.shape[:1], generator=generator).to(device)
+    y = torch.randint(classes_beside(case.shape[-1]), case.shape[:1], generator=generator).to(device)
     if case.part == "images":
         return torch.randint(256, case.shape, generator=generator, dtype=torch.uint8).to(device), y
     return torch.randn(case.shape, generator=generator).to(device, case.torch_dtype), y
@@ -127,6 +135,18 @@ def our_mixer(method: str, **options: Any) -> bm.Mixer:
     """The mixer that is measured, with a seed of its own."""
     makers: dict[str, type[bm.Mixup] | type[bm.CutMix]] = {"mixup": bm.Mixup, "cutmix": bm.CutMix}
     return makers[method](ALPHA[method], seed=0, **options)
+
+
+def with_kernel(kernel: Kernel | None, call: Callable[[], object]) -> Callable[[], object]:
+    """The call with a kernel by its name; the automatic choice where that is None."""
+    if kernel is None:
+        return call
+
+    def bound() -> object:
+        with bm.kernel(kernel):
+            return call()
+
+    return bound
 
 
 @contextmanager

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import batchmix as bm
-from batchmix.bench.cases import BenchOptions, Case, torch_threads
+from batchmix.bench.cases import BenchOptions, Case, torch_threads, with_kernel
 from batchmix.bench.peers import Peer
 from batchmix.bench.timing import Contender, device_clock, in_turn
 
 BATCH = 128
 CLASS_COUNTS = {"quick": (10, 1000), "all": (10, 100, 1000, 10_000, 50_000)}
+LAM = 0.7  # of the whole batch, as torchvision and timm draw it
 
 
 def loss_cases(options: BenchOptions) -> list[Case]:
@@ -29,7 +30,7 @@ def loss_cases(options: BenchOptions) -> list[Case]:
 
 
 def measure_loss(case: Case, options: BenchOptions, peers: Sequence[Peer]) -> list[dict[str, Any]]:
-    """Time forward and backward of each form of the loss; dense targets are made within it, from the pair."""
+    """Time forward and backward of each form of the loss; dense targets are made within it, from labels."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(case.shape, generator=generator).to(options.device, case.torch_dtype)
     logits.requires_grad_()
@@ -42,12 +43,16 @@ def measure_loss(case: Case, options: BenchOptions, peers: Sequence[Peer]) -> li
     def forget() -> None:
         logits.grad = None
 
+    mixed = through(lambda: F.cross_entropy(logits, target))
     contenders = [
         Contender("torch", "plain", through(lambda: F.cross_entropy(logits, y))),
-        Contender("batchmix", "mixed target", through(lambda: F.cross_entropy(logits, target))),
+        *(
+            Contender("batchmix", "mixed target", with_kernel(kernel, mixed), kernel=kernel)
+            for kernel in (None, *options.kernels)
+        ),
         Contender("two calls", "weighted", through(lambda: two_calls(logits, target))),
-        Contender("dense", "as torchvision", through(lambda: dense(logits, target))),
-        Contender("dense", "as timm", through(lambda: soft(logits, target))),
+        Contender("dense", "torchvision's formula", through(lambda: torchvisions(logits, y))),
+        Contender("dense", "timm's formula", through(lambda: timms(logits, y))),
     ]
     clock = device_clock(options.device)
     with torch_threads(case.threads):
@@ -62,17 +67,17 @@ def two_calls(logits: Tensor, target: bm.MixedTarget) -> Tensor:
     return (target.lam * one + (1 - target.lam) * two).mean()
 
 
-def dense(logits: Tensor, target: bm.MixedTarget) -> Tensor:
-    """Probabilities of all classes as the target, which torch takes."""
-    return F.cross_entropy(logits, _probabilities(target, logits.shape[1]).to(logits.dtype))
+def torchvisions(logits: Tensor, y: Tensor) -> Tensor:
+    """Dense labels by the operations of torchvision: one-hot, the partner a roll of one; torch's own loss."""
+    own = F.one_hot(y, logits.shape[1]).float()
+    target = own.roll(1, 0)
+    target *= 1 - LAM
+    target += own * LAM
+    return F.cross_entropy(logits, target.to(logits.dtype))  # faster than to multiply two dtypes
 
 
-def soft(logits: Tensor, target: bm.MixedTarget) -> Tensor:
-    """The same written out, as the soft target losses of training libraries are."""
-    probabilities = _probabilities(target, logits.shape[1])
-    return -(probabilities * F.log_softmax(logits, dim=-1)).sum(dim=-1).mean()
-
-
-def _probabilities(target: bm.MixedTarget, classes: int) -> Tensor:
-    one, two = F.one_hot(target.a, classes).float(), F.one_hot(target.b, classes).float()
-    return torch.lerp(two, one, target.lam.unsqueeze(1))
+def timms(logits: Tensor, y: Tensor) -> Tensor:
+    """Dense labels by the operations of timm: ones scattered, the partner a flip; its loss written out."""
+    own = torch.full(logits.shape, 0.0, device=y.device).scatter_(1, y.unsqueeze(1), 1.0)
+    target = own * LAM + own.flip(0) * (1 - LAM)
+    return (-target * F.log_softmax(logits, dim=-1)).sum(dim=-1).mean()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,16 +11,18 @@ from torch import Tensor
 
 import batchmix as bm
 from batchmix.bench.cases import (
-    CLASSES,
+    BLEND,
     DRAW,
     MEAN,
     SHAPES,
     STD,
     BenchOptions,
     Case,
+    classes_beside,
     our_mixer,
     random_batch,
     torch_threads,
+    with_kernel,
 )
 from batchmix.bench.peers import Images, Mix, Peer, mean_and_std
 from batchmix.bench.timing import Contender, device_clock, in_turn
@@ -54,15 +56,15 @@ def measure_blend(case: Case, options: BenchOptions, peers: Sequence[Peer]) -> l
     for kernel in (None, *options.kernels):
         contenders += _ours(case.what, x, y, buffer, kernel)
     for peer in peers:
-        mixes = peer.mixes(case.what, CLASSES)
-        contenders += [
-            Contender(peer.name, mix.form, functools.partial(mix.call, x, y), mix.fresh) for mix in mixes
-        ]
+        contenders += _that_can_be_made(peer, _mixes(peer, case, x, y))
     return _timed(case, options, contenders, lambda: x.copy_(source))
 
 
 def measure_images(case: Case, options: BenchOptions, peers: Sequence[Peer]) -> list[dict[str, Any]]:
-    """Time uint8 images to normalised, mixed ones of the case's dtype: our one pass and the peers' chains."""
+    """Time uint8 images to normalised, mixed ones of the case's dtype: our one pass and the peers' chains.
+
+    A chain computes in float32 and converts at the end, or in the dtype from the start: both are measured.
+    """
     raw, y = random_batch(case, options.device)
     dtype = case.torch_dtype
     plain = _plain_chain(options.device, dtype)
@@ -74,13 +76,11 @@ def measure_images(case: Case, options: BenchOptions, peers: Sequence[Peer]) -> 
     ]
     for kernel in (None, *options.kernels):
         mixer = our_mixer(case.what, normalize=bm.Normalize(MEAN, STD, dtype=dtype))
-        call = _with_kernel(kernel, functools.partial(mixer, raw, y))
+        call = with_kernel(kernel, functools.partial(mixer, raw, y))
         contenders.append(Contender("batchmix", "fresh", call, fresh=True, kernel=kernel))
     for peer in peers:
-        normalise = peer.normaliser()
-        for mix in peer.mixes(case.what, CLASSES):
-            call = _chain(normalise, mix, raw, y, dtype)
-            contenders.append(Contender(peer.name, mix.form, call, fresh=True))
+        for computed in dict.fromkeys((torch.float32, dtype)):
+            contenders += _that_can_be_made(peer, _chains(peer, case, raw, y, computed))
     return _timed(case, options, contenders, lambda: None)
 
 
@@ -103,8 +103,12 @@ def _timed(
 
 
 def _ours(method: str, x: Tensor, y: Tensor, buffer: Tensor, kernel: Kernel | None) -> list[Contender]:
-    """A draw, the mixing and the target: into new memory as users call it, into a buffer, and in place."""
+    """A draw, the mixing and the target: into new memory as users call it, into a buffer, and in place.
+
+    Beside them the mixing alone, of what was drawn before, into a buffer.
+    """
     mixer = our_mixer(method)
+    drawn = mixer.plan(x, y)
 
     def into(out: Tensor) -> tuple[Tensor, bm.MixedTarget]:
         plan = mixer.plan(x, y)
@@ -114,23 +118,40 @@ def _ours(method: str, x: Tensor, y: Tensor, buffer: Tensor, kernel: Kernel | No
         "fresh": lambda: mixer(x, y),
         "into a buffer": lambda: into(buffer),
         "in place": lambda: into(x),
+        BLEND: lambda: bm.blend(x, drawn, out=buffer),
     }
     return [
-        Contender("batchmix", form, _with_kernel(kernel, call), fresh=form == "fresh", kernel=kernel)
+        Contender("batchmix", form, with_kernel(kernel, call), fresh=form == "fresh", kernel=kernel)
         for form, call in calls.items()
     ]
 
 
-def _with_kernel(kernel: Kernel | None, call: Callable[[], object]) -> Callable[[], object]:
-    """The call with a kernel by its name; the automatic choice where that is None."""
-    if kernel is None:
-        return call
+def _that_can_be_made(peer: Peer, ways: Iterator[Contender]) -> Iterator[Contender]:
+    """What there is to time of a peer; where that raises, a contender that does, so that its row says why."""
+    try:
+        yield from ways
+    except Exception as error:  # another library's: the others are measured all the same
+        reason = error
 
-    def bound() -> object:
-        with bm.kernel(kernel):
-            return call()
+        def refuse() -> object:
+            raise reason
 
-    return bound
+        yield Contender(peer.name, "set-up", refuse)
+
+
+def _mixes(peer: Peer, case: Case, x: Tensor, y: Tensor) -> Iterator[Contender]:
+    """Every way of a peer to mix the batch."""
+    for mix in peer.mixes(case.what, classes_beside(case.shape[-1])):
+        yield Contender(peer.name, mix.form, functools.partial(mix.call, x, y), mix.fresh)
+
+
+def _chains(peer: Peer, case: Case, raw: Tensor, y: Tensor, computed: torch.dtype) -> Iterator[Contender]:
+    """The same from uint8 images on: normalised and mixed in one dtype, converted to that of the case."""
+    normalise = peer.normaliser(computed)
+    told = "" if computed == torch.float32 else f" in {case.dtype}"
+    for mix in peer.mixes(case.what, classes_beside(case.shape[-1])):
+        call = _chain(normalise, mix, raw, y, case.torch_dtype)
+        yield Contender(peer.name, mix.form + told, call, fresh=True)
 
 
 def _chain(normalise: Images, mix: Mix, raw: Tensor, y: Tensor, dtype: torch.dtype) -> Callable[[], object]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from batchmix.bench.goals import goals_of
-from batchmix.bench.records import Record
+from batchmix.bench.records import CLASSES_BEFORE, Record
 from batchmix.bench.table import goal_table, parts_of, tables_of
-from batchmix.bench.words import CAUSES, HEAD, INTRO, TITLES
+from batchmix.bench.words import CAUSES, CAUSES_ON_CPU, HEAD, INTRO, TITLES
 from batchmix.recipe.machine import BUSY
 
 
@@ -36,9 +36,18 @@ def machine_lines(record: Record) -> list[str]:
         f"Run: `{record['command']}`, {record['date'][:10]}; other work took {record['busy_before']:.0%} "
         "of the cores before it began",
     ]
+    if {"blend", "images"} & set(parts_of(record)):
+        lines.append(f"Classes of the labels that are mixed beside the images: {_classes(record)}")
     if record["busy_before"] > BUSY:
         lines.append("The machine was busy with something else: these timings say little")
     return lines
+
+
+def _classes(record: Record) -> str:
+    counts = record["options"].get("classes")
+    if counts is None:
+        return f"{CLASSES_BEFORE:,}"
+    return ", ".join(f"{count:,} at {side} pixels" for side, count in counts.items())
 
 
 def _section(record: Record, picture: str | None) -> str:
@@ -67,7 +76,10 @@ def _with_version(name: str, version: str) -> str:
 
 def _causes(record: Record) -> list[str]:
     """What is known of why a goal is missed."""
-    missed = [goal.text for goal in goals_of(record) if not goal.met]
-    known = [(text, cause) for text in missed for start, cause in CAUSES.items() if text.startswith(start)]
-    lines = [f"- {text}: where that is missed, {' '.join(cause.split())}" for text, cause in known]
+    known = [*CAUSES.items(), *(CAUSES_ON_CPU.items() if record["options"]["device"] == "cpu" else ())]
+    lines = []
+    for goal in goals_of(record):
+        found = [" ".join(cause.split()) for start, cause in known if goal.text.startswith(start)]
+        if found and not goal.met:
+            lines.append(f"- {goal.text}: where that is missed, {' '.join(found)}")
     return ["Causes that are known:\n", *lines, ""] if lines else []

@@ -46,8 +46,8 @@ class Peer(Protocol):
         """Its ways of doing ``"mixup"`` or ``"cutmix"`` for labels of so many classes."""
         ...
 
-    def normaliser(self) -> Images:
-        """What makes uint8 images normalised float32 ones, before they are mixed."""
+    def normaliser(self, dtype: torch.dtype) -> Images:
+        """What makes uint8 images normalised ones of a dtype, in which they are mixed."""
         ...
 
 
@@ -60,7 +60,7 @@ def load_peers(device: torch.device) -> tuple[list[Peer], dict[str, str]]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # theirs, about themselves
                 found.append(peer(device))
-        except (ImportError, RuntimeError, AttributeError) as error:
+        except Exception as error:  # another library's: the others are measured all the same
             missing[peer.name] = reason(error)
     return found, missing
 
@@ -71,10 +71,10 @@ def mean_and_std(device: torch.device, scale: float = 1.0) -> tuple[Tensor, Tens
     return mean, std
 
 
-def _in_place(device: torch.device) -> Images:
-    """How a loader normalises images in [0, 255] on the device: two operations in place."""
-    mean, std = mean_and_std(device, 255)
-    return lambda x: x.float().sub_(mean).div_(std)
+def _in_place(device: torch.device, dtype: torch.dtype) -> Images:
+    """How a loader normalises images in [0, 255] on the device: converted, then two operations in place."""
+    mean, std = (values.to(dtype) for values in mean_and_std(device, 255))
+    return lambda x: x.to(dtype).sub_(mean).div_(std)
 
 
 class Fastai:
@@ -108,14 +108,14 @@ class Fastai:
 
         return [Mix("callback", call, fresh=method == "mixup")]
 
-    def normaliser(self) -> Images:
+    def normaliser(self, dtype: torch.dtype) -> Images:
         """See ``Peer``."""
         scale = self.transforms.IntToFloatTensor()
         normalise = self.transforms.Normalize.from_stats(MEAN, STD, cuda=self.device.type == "cuda")
 
         def call(x: Tensor) -> Tensor:
             made: Tensor = normalise.encodes(scale.encodes(self.image(x)))
-            return made.as_subclass(Tensor)
+            return made.as_subclass(Tensor).to(dtype)  # which it makes float32 always
 
         return call
 
@@ -138,9 +138,9 @@ class Timm:
             for mode in ("batch", "elem")
         ]
 
-    def normaliser(self) -> Images:
+    def normaliser(self, dtype: torch.dtype) -> Images:
         """See ``Peer``."""
-        return _in_place(self.device)
+        return _in_place(self.device, dtype)
 
 
 class Torchvision:
@@ -157,9 +157,9 @@ class Torchvision:
         transform = {"mixup": self.v2.MixUp, "cutmix": self.v2.CutMix}[method]
         return [Mix("v2", transform(alpha=ALPHA[method], num_classes=classes))]
 
-    def normaliser(self) -> Images:
+    def normaliser(self, dtype: torch.dtype) -> Images:
         """See ``Peer``."""
-        steps = [self.v2.ToDtype(torch.float32, scale=True), self.v2.Normalize(list(MEAN), list(STD))]
+        steps = [self.v2.ToDtype(dtype, scale=True), self.v2.Normalize(list(MEAN), list(STD))]
         composed: Images = self.v2.Compose(steps)
         return composed
 
@@ -182,11 +182,11 @@ class Kornia:
         right = {"use_correct_lambda": True}
         return [Mix("V2", self.augmentation.RandomCutMixV2(beta=ALPHA[method], data_keys=keys, **right))]
 
-    def normaliser(self) -> Images:
+    def normaliser(self, dtype: torch.dtype) -> Images:
         """See ``Peer``."""
-        mean, std = (torch.tensor(values, device=self.device) for values in (MEAN, STD))
+        mean, std = (torch.tensor(values, device=self.device, dtype=dtype) for values in (MEAN, STD))
         normalise = self.augmentation.Normalize(mean=mean, std=std, p=1.0).to(self.device)
-        return lambda x: normalise(x.float() / 255)
+        return lambda x: normalise(x.to(dtype) / 255)
 
 
 class Keras:
@@ -215,15 +215,19 @@ class Keras:
         return [Mix("layer", call)]
 
     def _layer(self, method: str, dtype: torch.dtype) -> Any:
-        form = {"dtype": str(dtype).removeprefix("torch."), "data_format": "channels_first"}
+        form = {"dtype": _name_of(dtype), "data_format": "channels_first"}
         return self.layers.MixUp(ALPHA[method], **form) if method == "mixup" else self.layers.CutMix(**form)
 
-    def normaliser(self) -> Images:
+    def normaliser(self, dtype: torch.dtype) -> Images:
         """See ``Peer``."""
-        scale = self.layers.Rescaling(1 / 255)
-        variance = [std * std for std in STD]
-        normalise = self.layers.Normalization(axis=1, mean=list(MEAN), variance=variance)
+        scale = self.layers.Rescaling(1 / 255, dtype=_name_of(dtype))
+        form = {"mean": list(MEAN), "variance": [std * std for std in STD], "dtype": _name_of(dtype)}
+        normalise = self.layers.Normalization(axis=1, **form)
         return lambda x: normalise(scale(x))
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 class Composer:
@@ -266,9 +270,9 @@ class Composer:
 
         return call
 
-    def normaliser(self) -> Images:
+    def normaliser(self, dtype: torch.dtype) -> Images:
         """See ``Peer``."""
-        return _in_place(self.device)
+        return _in_place(self.device, dtype)
 
 
 def _dense(y: Tensor, perm: Tensor, of_partner: float, classes: int) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from batchmix.bench.cases import DRAW, size_text, threads_text
+from batchmix.bench.cases import BLEND, DRAW, size_text, threads_text
 from batchmix.bench.records import Record, Row, Spread, cases, find, times_of
 from batchmix.bench.table import METHOD, contender
 from batchmix.pictures.canvas import INK, axes_at, new_figure
@@ -83,7 +83,7 @@ def _panel(record: Record, part: str, what: str, shape: tuple[int, ...], dtype: 
         key=lambda pair: (pair[0]["threads"], tuple(pair[0]["shape"]) == shape, pair[0]["dtype"] == dtype),
     )
     shown = [row for row in rows if row.get("seconds") and row["kernel"] is None]
-    shown = [row for row in shown if row is not base and row["form"] != DRAW]
+    shown = [row for row in shown if row is not base and row["form"] not in (DRAW, BLEND)]
     if not shown:
         return None
     bars = [Bar(contender(row), times_of(row, base), _colour(row)) for row in shown]

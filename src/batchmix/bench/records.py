@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from batchmix.bench.cases import size_text
+from batchmix.bench.checks import NEEDED, WHAT, check_record
 from batchmix.errors import DataError
 from batchmix.files import read_json, write_whole
 
@@ -18,19 +20,7 @@ Record = Mapping[str, Any]
 Row = Mapping[str, Any]
 
 FORMAT = 1
-NEEDED = (
-    "format",
-    "batchmix",
-    "command",
-    "date",
-    "machine",
-    "busy_before",
-    "options",
-    "peers",
-    "missing",
-    "rows",
-)
-NEEDED_OF_ROW = ("part", "what", "shape", "dtype", "threads", "who", "form", "fresh", "kernel")
+CLASSES_BEFORE = 1000  # of the labels beside the images, in records whose options do not say "classes"
 RESAMPLES = 2000
 TURN = 4  # steps of an arm of the price in a row, in every record of this format
 
@@ -62,12 +52,18 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         DataError: If the file is missing or is no such record.
     """
-    found = read_json(path, NEEDED, "a record of batchmix bench")
+    found = read_json(path, NEEDED, WHAT)
     if found["format"] != FORMAT:
-        raise DataError(f"{path} is not a record of batchmix bench, format {FORMAT}")
-    missing = {name for row in found["rows"] for name in NEEDED_OF_ROW if name not in row}
-    if missing:
-        raise DataError(f"{path} is not a record of batchmix bench: {', '.join(sorted(missing))} missing")
+        raise DataError(f"{path} is not {WHAT}, format {FORMAT}")
+    check_record(path, found)
+    for group in cases(found["rows"]):
+        rounds = sorted({len(row["seconds"]) for row in group if "seconds" in row})
+        if len(rounds) > 1:
+            case = f"{group[0]['part']}, {size_text(group[0]['shape'])} {group[0]['dtype']}"
+            counts = " and ".join(map(str, rounds))
+            raise DataError(
+                f"{path} is not {WHAT}: seconds takes as many for all of a case, got {counts} ({case})"
+            )
     return found
 
 

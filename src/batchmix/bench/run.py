@@ -14,7 +14,7 @@ import torch
 
 import batchmix as bm
 from batchmix.bench import losses, mixing, price, sampling
-from batchmix.bench.cases import BenchOptions, Case
+from batchmix.bench.cases import SHAPES, BenchOptions, Case, classes_beside
 from batchmix.bench.peers import Peer, load_peers
 from batchmix.bench.records import FORMAT
 from batchmix.bench.timing import reason
@@ -59,7 +59,7 @@ def measure_all(
         A record, as ``records.write_record`` takes it.
     """
     busy, load = busy_share(), os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if options.device.type == "cuda":
+    if options.device.index is not None:  # else it is the current one
         torch.cuda.set_device(options.device)
     peers, missing = load_peers(options.device)
     begin = time.monotonic()
@@ -71,7 +71,7 @@ def measure_all(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the peers', about themselves
                 rows += PARTS[case.part].measure(case, options, peers)
-        except (ImportError, RuntimeError) as error:  # a framework that is missing, memory that ran out
+        except Exception as error:  # a framework that is missing, memory that ran out: the rest is measured
             failed.append({"case": str(case), "reason": reason(error)})
     return {
         "format": FORMAT,
@@ -88,6 +88,7 @@ def measure_all(
             "repeats": options.repeats,
             "threads": list(options.threads),
             "device": options.device.type,
+            "classes": {str(shape[-1]): classes_beside(shape[-1]) for shape in SHAPES[options.shapes]},
         },
         "peers": {peer.name: peer.version for peer in peers},
         "missing": missing,

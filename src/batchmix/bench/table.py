@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from batchmix.bench.cases import size_text, threads_text
+from batchmix.bench.cases import BYTES, size_text, threads_text
 from batchmix.bench.goals import change_text, goals_of
 from batchmix.bench.records import Record, Row, Spread, cases, change_of, find, groups, times_of
 from batchmix.bench.words import TITLES
 
-BYTES = {"bfloat16": 2, "float32": 4}
 METHOD = {"mixup": "mixup", "cutmix": "CutMix"}
 
 
@@ -117,7 +116,7 @@ def _moved_by_copy(row: Row) -> int:
 def _mixing_title(group: Sequence[Row]) -> str:
     row = group[0]
     into = f"uint8 to {row['dtype']}" if row["part"] == "images" else _dtype(group)
-    return f"{METHOD[row['what']]}, {into}, {_threads(group)}"
+    return f"{METHOD.get(row['what'], row['what'])}, {into}, {_threads(group)}"
 
 
 def _dtype(group: Sequence[Row]) -> str:

@@ -102,14 +102,14 @@ def in_turn(
     """Time every contender once a round, in an order drawn anew for each round.
 
     Args:
-        contenders: What to time; one that raises is left out with its reason.
+        contenders: What to time; one that raises is left out from then on, with its reason.
         repeats: Rounds at least.
         clock: What times a call.
         before: Called before each call and not timed: it puts the input back.
         seconds: How long the rounds go on at least, up to ``MOST_ROUNDS`` of them.
 
     Returns:
-        One ``Timing`` each, in their order; the k-th of all seconds are of the same round.
+        One ``Timing`` each, in their order; the k-th seconds of all that did not fail are of the same round.
     """
     timings = [Timing(contender) for contender in contenders]
     for timing in timings:
@@ -123,7 +123,11 @@ def in_turn(
                 break
             for timing in order.sample(running, len(running)):
                 before()
-                timing.seconds.append(clock(timing.contender.call))
+                try:
+                    timing.seconds.append(clock(timing.contender.call))
+                except Exception as error:  # as in _warm_up
+                    timing.failed = reason(error)
+            running = [timing for timing in running if timing.failed is None]
     return timings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shlex
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from batchmix.errors import MixError
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 REPEATS = {"quick": 5, "all": 7}
 UNLIMITED = 10_000  # columns of a file
+PICTURES = "pictures"  # the folder beside a page
+OF_A_MEASUREMENT = ("only", "shapes", "repeats", "threads", "device", "record")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -35,10 +39,10 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     add = parser.add_argument
     add("--only", metavar="PART,...", help="blend, images, loss, sampling, price, or some (default: all)")
-    add("--shapes", default="quick", metavar="quick|all", help="how many shapes (default: %(default)s)")
+    add("--shapes", metavar="quick|all", help="how many shapes (default: quick)")
     add("--repeats", type=int, metavar="N", help="rounds; quick calls get more (default: quick 5, all 7)")
     add("--threads", metavar="N,...", help="of torch, each measured (default: 1 and as many as there are)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    add("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
     add(
         "--from",
         dest="records",
@@ -76,8 +80,7 @@ def run(args: argparse.Namespace) -> int:
         write_record(args.record, records[0])
         _note(f"record: {args.record}")
     if args.page is not None:
-        names = [path.stem for path in args.records or [args.record or args.page]]
-        for path in _write_page(args.page, records, names):
+        for path in _write_page(args.page, records, _picture_names(args)):
             _note(f"page: {path}")
     if args.json:
         sys.stdout.write(json.dumps(records[0] if len(records) == 1 else records) + "\n")
@@ -88,11 +91,36 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_targets(args: argparse.Namespace) -> None:
     """What can be said before minutes are spent."""
-    for flag, path in (("--record", args.record), ("--page", args.page)):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise MixError.of(flag, str(path), "a file in a folder that exists")
-    if args.records is not None and args.record is not None:
-        raise MixError.of("--record", str(args.record), "what is measured now, and nothing with --from")
+    from batchmix.bench.targets import check_target
+    from batchmix.pictures.canvas import new_figure
+
+    if args.records is not None:
+        for name in OF_A_MEASUREMENT:
+            got = getattr(args, name)
+            if got is not None:
+                shown = str(got) if isinstance(got, Path) else got
+                raise MixError.of(f"--{name}", shown, "what is measured now, and nothing with --from")
+    if args.record is not None:
+        check_target("--record", args.record)
+    if args.page is not None:
+        check_target("--page", args.page)
+        folder = args.page.parent / PICTURES
+        if folder.is_dir():
+            for name in _picture_names(args):
+                check_target("--page", folder / name)
+        elif folder.exists():
+            raise MixError.of("--page", str(args.page), f"a file beside which {PICTURES!r} is a folder")
+        new_figure(1, 1)  # refuses where there is no matplotlib
+
+
+def _picture_names(args: argparse.Namespace) -> list[str]:
+    """The picture of each record, by the name of its file; those after the first of a name get a number."""
+    names: list[str] = []
+    for path in args.records or [args.record or args.page]:
+        numbered = (f"bench-{path.stem}-{number}.png" for number in itertools.count(2))
+        candidates = itertools.chain([f"bench-{path.stem}.png"], numbered)
+        names.append(next(name for name in candidates if name not in names))
+    return names
 
 
 def _options(args: argparse.Namespace) -> BenchOptions:
@@ -101,15 +129,16 @@ def _options(args: argparse.Namespace) -> BenchOptions:
     from batchmix.bench.cases import PARTS, BenchOptions
     from batchmix.recipe.training import pick_device
 
-    device = pick_device(args.device)
+    device = pick_device("auto" if args.device is None else args.device)
     threads: tuple[int, ...] = (torch.get_num_threads(),)
     if args.threads is not None:
         threads = _whole_numbers(args.threads)
     elif device.type == "cpu":
         threads = tuple(sorted({1, *threads}))
     only = PARTS if args.only is None else tuple(part.strip() for part in args.only.split(","))
-    repeats = REPEATS.get(args.shapes, 3) if args.repeats is None else args.repeats
-    return BenchOptions(only, args.shapes, repeats, threads, device)
+    shapes = "quick" if args.shapes is None else args.shapes
+    repeats = REPEATS.get(shapes, 3) if args.repeats is None else args.repeats
+    return BenchOptions(only, shapes, repeats, threads, device)
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:
@@ -156,19 +185,20 @@ def _write_page(page_path: Path, records: list[dict[str, Any]], names: list[str]
     """The page and the picture of each record; everything is made before the first file is written."""
     from batchmix.bench.page import page
     from batchmix.bench.picture import draw_record
-    from batchmix.files import write_whole
+    from batchmix.files import make_folder, write_whole
     from batchmix.pictures.canvas import write_figure
 
-    folder = page_path.parent / "pictures"
-    files = [f"bench-{name}.png" for name in names]
+    folder = page_path.parent / PICTURES
     figures = [draw_record(record) for record in records]
-    links = [f"pictures/{file}" if figure else None for file, figure in zip(files, figures, strict=True)]
+    links = [
+        f"{PICTURES}/{quote(name)}" if figure else None for name, figure in zip(names, figures, strict=True)
+    ]
     text = page(records, links)
-    folder.mkdir(exist_ok=True)
-    for file, figure in zip(files, figures, strict=True):
+    make_folder(folder)
+    for name, figure in zip(names, figures, strict=True):
         if figure is not None:
-            write_figure(folder / file, figure)
-            yield folder / file
+            write_figure(folder / name, figure)
+            yield folder / name
     write_whole(page_path, [text.encode()])
     yield page_path
 

@@ -107,14 +107,16 @@ def extremes_of(record: Record) -> tuple[float, float]:
 def ratio_of(ours: Record, theirs: Record) -> tuple[float, float, float]:
     """The ratio of the median times, and the 95% interval that resampled rounds give it.
 
-    Rounds are drawn whole, as contenders of a round share the state of the machine.
+    Both are of the rounds that both ran: one may have ended before the other. Rounds are drawn whole, as
+    contenders of a round share the state of the machine.
     """
     rounds = min(ours["n"], theirs["n"])
     seconds = np.array([[run["seconds"] for run in record["runs"][:rounds]] for record in (ours, theirs)])
     drawn = np.random.default_rng(0).integers(rounds, size=(RESAMPLES, rounds))
     mine, other = np.median(seconds[:, drawn], axis=2)
     low, high = np.quantile(mine / other, (0.025, 0.975))
-    return seconds_of(ours) / seconds_of(theirs), float(low), float(high)
+    ratio = np.median(seconds[0]) / np.median(seconds[1])
+    return float(ratio), float(low), float(high)
 
 
 def accuracy_of(record: Record, name: str = "accuracy_tta") -> Interval:

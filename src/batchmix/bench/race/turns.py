@@ -44,7 +44,7 @@ def race(
     runs: int,
     options: Mapping[str, Any],
     tell: Callable[[str], None] = lambda line: None,
-) -> list[Entry]:
+) -> tuple[list[Entry], bool]:
     """Let everyone train ``runs`` times, in turn; an interruption ends it at the last whole round.
 
     Args:
@@ -52,7 +52,11 @@ def race(
         runs: Of each.
         options: ``device``, ``root``, ``small`` and ``held_out``, for the processes.
         tell: Told of each step, in a line.
+
+    Returns:
+        The entries, and whether it was interrupted.
     """
+    interrupted = False
     entries = [Entry(contender) for contender in contenders]
     with tempfile.TemporaryDirectory(prefix="batchmix-race-") as folder:
         if any(contender.config is None for contender in contenders):
@@ -66,6 +70,7 @@ def race(
                     child.take_turn()
                 tell(f"round {number + 1} of {runs}")
         except KeyboardInterrupt:
+            interrupted = True
             whole = min((len(entry.runs) for entry in entries if entry.missing is None), default=0)
             for entry in entries:
                 del entry.runs[whole:]
@@ -73,7 +78,7 @@ def race(
         finally:
             for child in children:
                 child.end()
-    return entries
+    return entries, interrupted
 
 
 def write_for_airbench(folder: Path, root: str | None) -> None:
