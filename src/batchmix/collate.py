@@ -21,7 +21,7 @@ from batchmix.loaders import (
     resumption,
 )
 from batchmix.methods.mixup import check_needs_no_plan
-from batchmix.mixer import Mixer, check_mixer
+from batchmix.mixer import Mixer, check_mixer, methods_in
 
 # Places in the numbers that the main process shares with the workers.
 PASS, START, SEED, ENABLED, CLAIM, PLACES = range(6)
@@ -321,8 +321,8 @@ def _is_kept() -> bool:
 
 
 def _counts_steps(mixer: Mixer) -> bool:
-    """Whether what it draws depends on how many batches were drawn; a choice asks its methods too."""
-    return bool(mixer.schedule) or any(map(_counts_steps, getattr(mixer, "methods", {}).values()))
+    """Whether what it draws depends on how many batches were drawn."""
+    return any(method.schedule for method in methods_in(mixer))
 
 
 def _check_seed(seed: Any) -> None:

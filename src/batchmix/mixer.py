@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.context import get_spawning_popen
 from numbers import Real
 from typing import Any, ClassVar, TypedDict, overload
@@ -542,6 +542,14 @@ def check_mixer(mixer: Any, example: str = "Mixup(0.4)") -> Mixer:
     if not isinstance(mixer, Mixer):
         raise MixError(f"mixer takes a method such as {example}, got {describe(mixer)}")
     return mixer
+
+
+def methods_in(mixer: Mixer) -> Iterator[Mixer]:
+    """The mixer itself and, of a choice, all the methods in it."""
+    yield mixer
+    methods = getattr(mixer, "methods", None)
+    for method in methods.values() if isinstance(methods, Mapping) else ():
+        yield from methods_in(method)
 
 
 def check_pair(name: str, pair: Any) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-import pytest
 import torch
 from lightning.pytorch.utilities import CombinedLoader
 from lightning_loop import loader, make_trainer
@@ -83,9 +82,3 @@ def assert_mixed(seen: list[Any], wanted: list[Any]) -> None:
         assert torch.equal(x, wanted_x)
         for part, wanted_part in zip(y, wanted_y, strict=True):
             assert torch.equal(part, wanted_part)
-
-
-def one_line(raised: pytest.ExceptionInfo[bm.MixError]) -> str:
-    message = str(raised.value)
-    assert "\n" not in message
-    return message

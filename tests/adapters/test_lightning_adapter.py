@@ -19,7 +19,8 @@ from lightning_loop import (
     make_module,
     make_trainer,
 )
-from lightning_watcher import Watcher, assert_mixed, expected, fit, mixer, one_line
+from lightning_watcher import Watcher, assert_mixed, expected, fit, mixer
+from messages import one_line
 from plain_loop import LR, eval_batches, make_model, train_batches
 from torch import Tensor
 from torch.nn import functional as F

@@ -11,7 +11,8 @@ import pytest
 import torch
 from lightning.pytorch.utilities import CombinedLoader
 from lightning_loop import LIGHTNINGS_OWN_WARNINGS, loader, make_trainer
-from lightning_watcher import Anything, assert_mixed, expected, fit, mixer, one_line
+from lightning_watcher import Anything, assert_mixed, expected, fit, mixer
+from messages import one_line
 from plain_loop import make_samples, train_batches
 from torch import Tensor
 from torch.utils.data import DataLoader

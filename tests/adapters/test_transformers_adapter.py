@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from messages import one_line
 from plain_loop import CLASSES
 from run_with_transformers import ModelWithLoss, RecordingTrainer, arguments
 from torch import Tensor, nn
@@ -38,7 +39,6 @@ from transformers_trainers import (
     Samples,
     build,
     make_trainer,
-    one_line,
     plain_losses,
     samples,
 )

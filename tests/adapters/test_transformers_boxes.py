@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from messages import one_line
 from torch import Tensor
 from transformers_trainers import (
     RESNET,
     build,
     make_trainer,
-    one_line,
 )
 
 import batchmix as bm

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from messages import one_line
 from plain_loop import make_samples
 from run_with_transformers import ModelWithLoss
 from torch import Tensor, nn
@@ -16,7 +17,6 @@ from transformers_trainers import (
     Samples,
     build,
     make_trainer,
-    one_line,
     samples,
 )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from messages import one_line
 from plain_loop import CLASSES, make_samples
 from torch import nn
 from torch.nn import functional as F
@@ -22,7 +23,6 @@ from transformers_trainers import (
     Samples,
     build,
     make_trainer,
-    one_line,
 )
 
 import batchmix as bm

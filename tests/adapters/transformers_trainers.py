@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from plain_loop import CLASSES, make_samples
 from run_with_transformers import RecordingTrainer, arguments
@@ -105,12 +104,6 @@ def plain_losses(
             optimizer.step()
             losses.append(loss.item())
     return losses
-
-
-def one_line(raised: pytest.ExceptionInfo[bm.MixError]) -> str:
-    message = str(raised.value)
-    assert "\n" not in message
-    return message
 
 
 class Anything(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -265,6 +266,19 @@ def test_a_case_that_cannot_be_measured_is_named_and_the_others_go_on(
     assert made["missing"] == {"timm": "ModuleNotFoundError: gone"}
     assert torch.get_num_threads() == threads
     assert made["options"]["classes"] == {"32": 10, "224": 1000}
+
+
+@pytest.mark.parametrize(("name", "told"), [("cpu", []), ("cuda", []), ("cuda:1", ["cuda:1"])])
+def test_a_gpu_is_chosen_where_it_has_a_number(
+    monkeypatch: pytest.MonkeyPatch, name: str, told: list[str]
+) -> None:
+    chosen: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(str(device)))
+    monkeypatch.setattr(run, "load_peers", lambda device: ([], {}))
+    monkeypatch.setattr(run, "describe_machine", lambda device: {})
+    monkeypatch.setattr(run, "all_cases", lambda options: [])
+    run.measure_all(replace(QUICK, device=torch.device(name)), command="batchmix bench")
+    assert chosen == told
 
 
 def test_quick_asks_for_less_than_all() -> None:

@@ -96,6 +96,27 @@ def test_a_process_that_is_shown_one_gpu_takes_it(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("one_gpu")
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_gpus_ranks_wait_as_long_only_where_torchrun_ends_those_of_a_dead_one(
+    monkeypatch: pytest.MonkeyPatch, seen: bool
+) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(world.dist, "init_process_group", lambda *_, **words: told.update(words))
+    monkeypatch.setattr(world.dist, "is_torchelastic_launched", lambda: seen)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with world.joined():
+        assert told["timeout"] == (world.PATIENCE if seen else None)
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_processes_that_are_shown_the_same_gpu_name_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    says = r"^--nproc-per-node takes a GPU for each process, got several on one GPU$"
+    with pytest.raises(MixError, match=says), world.joined():
+        raise world.dist.DistBackendError("NCCL error ... Duplicate GPU detected : rank 0 and rank 1")
+
+
+@pytest.mark.usefixtures("one_gpu")
 @pytest.mark.parametrize(
     "shown",
     [{}, {"CUDA_VISIBLE_DEVICES": "3,4"}, {"CUDA_VISIBLE_DEVICES": "3", "TORCHELASTIC_RUN_ID": "none"}],

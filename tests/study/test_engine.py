@@ -43,6 +43,9 @@ if way == "stoppable":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 if way == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if way == "testing":  # what it does then is not broken off
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(0.5)
 if way in ("stoppable", "stubborn"):
     print(json.dumps({"step": 1, "steps": 100}), flush=True)
     time.sleep(60)
@@ -325,7 +328,17 @@ def test_a_stop_keeps_what_is_done_and_the_same_call_goes_on(stage, monkeypatch,
     progress = Watched()
     assert len(stage.compare(progress=progress).records) == 4
     assert not progress.stopped
+    assert not progress.interrupted
     assert len(stage.started()) == 3
+
+
+@pytest.mark.usefixtures("stop_at_the_second_run")
+def test_a_stop_that_comes_in_the_last_test_is_told_though_all_is_done(stage):
+    stage.ways(mixup="testing")
+    progress = Watched()
+    study = stage.compare(made_plan(seeds=(0,)), progress=progress)
+    assert [r["status"] for r in study.records] == ["done", "done"]
+    assert (progress.stopped, progress.interrupted) == (False, True)
 
 
 def test_on_windows_a_run_hears_the_ctrl_c_itself_and_has_time_to_save(monkeypatch):

@@ -29,7 +29,7 @@ from batchmix.core.plan import MixPlan
 from batchmix.core.sampling import Per, Policy, check_alpha, check_flag, sample_lam
 from batchmix.core.schedules import Schedule
 from batchmix.errors import MixError
-from batchmix.mixer import Mixer, check_mixer
+from batchmix.mixer import Mixer, check_mixer, methods_in
 
 
 class Mixup(Mixer):
@@ -144,13 +144,11 @@ def check_needs_no_plan(mixer: Mixer) -> Mixer:
     It weighs labels after the forward pass, by the plan, which an adapter does not hand out: without that it
     is CutMix.
     """
-    methods = getattr(mixer, "methods", None)
-    for method in methods.values() if isinstance(methods, Mapping) else ():
-        check_needs_no_plan(method)
-    if mixer.weighs_afterwards:
-        raise MixError(
-            "mixer takes a method that is done before the model, such as bm.CutMix(1.0), got "
-            f"{type(mixer).__name__}, which weighs labels after it: call it in a step of your own, "
-            "plan = mixer.plan(x), mixer(x, y, plan=plan), then mixer.reweigh(y, plan, attention)"
-        )
+    for method in methods_in(mixer):
+        if method.weighs_afterwards:
+            raise MixError(
+                "mixer takes a method that is done before the model, such as bm.CutMix(1.0), got "
+                f"{type(method).__name__}, which weighs labels after it: call it in a step of your own, "
+                "plan = mixer.plan(x), mixer(x, y, plan=plan), then mixer.reweigh(y, plan, attention)"
+            )
     return mixer
