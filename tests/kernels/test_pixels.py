@@ -173,7 +173,7 @@ def test_on_other_devices_too_the_wide_values_are_those_of_some_rows(
 def test_constants_that_every_stream_reads_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[bool] = []
     monkeypatch.setattr(Tensor, "to", lambda x, _, non_blocking=False: waits.append(not non_blocking) or x)
-    pixels._constants.__wrapped__(MEAN, STD, torch.device("cuda"), torch.float32)
+    pixels._make_constants(MEAN, STD, torch.device("cuda"), torch.float32)
     assert waits
     assert all(waits)
 
@@ -182,7 +182,7 @@ def test_constants_that_every_stream_reads_are_waited_for(monkeypatch: pytest.Mo
 def test_a_compiler_sees_constants_that_are_not_copied_and_have_the_same_bits(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = pixels._constants.__wrapped__
+    make = pixels._make_constants
     copied = make(MEAN, STD, torch.device("cpu"), dtype)
     compiler = SimpleNamespace(is_compiling=lambda: True)
     monkeypatch.setattr(pixels, "torch", SimpleNamespace(**{**vars(torch), "compiler": compiler}))

@@ -39,6 +39,8 @@ Kind = Literal[
 - ``"pass"``: handed on as it is.
 """
 
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
 Kinds = Mapping[str, Kind]
 Role = Literal["input", "target", "unknown"]
 
@@ -264,7 +266,7 @@ def _infer(path: str, value: Any, role: Role, like: tuple[int, ...], channels: i
         # In doubt: (B, T) of a series, its steps or T labels; positions of another size than the inputs'.
         if not dense and (value.dim() <= 2 or not like):
             return "soft" if floating else "class"
-    names = ", ".join(get_args(Kind))
+    names = ", ".join(KINDS)
     images = _images_for(path, value, channels) if role == "unknown" and not floating else ""
     example: Kind = "segmentation" if value.dim() > 2 else "soft" if floating else "multilabel"
     if role == "unknown" and floating and not mask:  # columns, series, embeddings
@@ -350,6 +352,8 @@ def is_detection(node: Any) -> bool:
 
 
 def _is_nest(node: Any) -> bool:
+    if isinstance(node, Tensor):
+        return False
     if isinstance(node, MutableMapping):
         return True
     if isinstance(node, (list, tuple)):
@@ -380,6 +384,6 @@ def _check_kinds(kinds: Any) -> dict[str, Kind]:
     for path, kind in kinds.items():
         if not isinstance(path, str):
             raise MixError(f"kinds takes paths such as 'y.0', got {describe(path)}")
-        if kind not in get_args(Kind):
-            raise MixError(f"kinds[{path!r}] takes one of {', '.join(get_args(Kind))}, got {kind!r}")
+        if kind not in KINDS:
+            raise MixError(f"kinds[{path!r}] takes one of {', '.join(KINDS)}, got {kind!r}")
     return dict(kinds)

@@ -143,8 +143,8 @@ def _check(
         if not is_like or tensor.device != x.device:
             raise MixError(f"{name} takes what x is, {placed(x)}, got {placed(tensor)}")
     if plan.mask is not None:
-        channels, *size = plan.mask.shape[1:]
-        fits = x.dim() >= plan.mask.dim() and list(x.shape[x.dim() - len(size) :]) == size
+        channels, size = plan.mask.shape[1], plan.mask.shape[2:]
+        fits = x.dim() >= plan.mask.dim() and x.shape[x.dim() - len(size) :] == size
         if not fits or channels not in (1, x.shape[1]):
             takes = f"the size of the plan's mask, {describe(plan.mask)}"
             without = (

@@ -24,7 +24,7 @@ from batchmix.kernels import cross_entropy as fused_on_cpu
 from batchmix.kernels import selected
 
 HALVES = (torch.bfloat16, torch.float16)
-Parts = Any  # a MixedTarget, or anything that unpacks as a, b, lam
+Parts = Any  # a MixedTarget, whose file imports this one
 
 
 def cross_entropy(
@@ -42,7 +42,7 @@ def cross_entropy(
     Under ``reduction="mean"`` the sum is divided by the sum of ``lam*w[a] + (1-lam)*w[b]``, ignored entries
     left out. Soft labels are blended first, which for a loss linear in its target is the same.
     """
-    a, b, lam = target
+    a, b, lam = _parts_of(target)
     _refuse_legacy(size_average, reduce)
     _check_rows(input, lam)
     if a.is_floating_point():
@@ -84,7 +84,7 @@ def nll_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """Negative log likelihood from two gathers; the mean as for ``cross_entropy``."""
-    a, b, lam = target
+    a, b, lam = _parts_of(target)
     _refuse_legacy(size_average, reduce)
     _check_rows(input, lam)
     if a.is_floating_point():  # torch takes no soft labels here either
@@ -107,7 +107,7 @@ def pointwise(loss_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
         reduction: str = "mean",
         **options: Any,
     ) -> Tensor:
-        a, b, lam = target
+        a, b, lam = _parts_of(target)
         _refuse_legacy(size_average, reduce)
         if input.shape != a.shape:  # torch broadcasts, with a warning: whose row's weight would count?
             raise MixError(f"target takes the shape of the output, {describe(input)}, got {describe(a)}")
@@ -168,9 +168,14 @@ def reduce_rows(loss: Tensor, reduction: str) -> Tensor:
 
 def count_labels(target: Parts, weight: Tensor | None, ignore_index: int) -> Tensor:
     """What the mean over classes divides by: ``lam*w[a] + (1-lam)*w[b]``, ignored entries left out."""
-    a, b, lam = target
+    a, b, lam = _parts_of(target)
     first, second = entries_of(a, b, lam, weight, ignore_index)
     return (first.share + second.share).sum()  # of whole places where nothing is ignored, whatever lam is
+
+
+def _parts_of(target: Parts) -> tuple[Tensor, Tensor, Tensor]:
+    """By name, since the compilers of torch 2.8 and before unpack no object of ours."""
+    return target.a, target.b, target.lam
 
 
 class _Entry(NamedTuple):
@@ -222,8 +227,11 @@ def _spread(
     kept, shares = _sums(entries, weight)
     smooth = weigh(kept, -by_class.sum(1)).to(log_probs.dtype)
     if reduction == "mean":
-        # Torch adds up the weights of what is kept alone, and the order of a sum shows in its last bit.
-        counted = shares if weight is None else shares.masked_select(kept > 0)
+        counted = shares  # 0 where nothing is kept
+        if weight is not None and shares.is_cpu and not torch.compiler.is_compiling():
+            # Torch adds up what is kept alone, and the order of a sum shows in its last bit. Elsewhere that
+            # would wait for the device, and in compiled code be a shape that nobody knows.
+            counted = shares.masked_select(kept > 0)
         return smooth.sum() / counted.sum().to(smooth.dtype)
     return reduce_rows(smooth, reduction)
 

@@ -46,7 +46,7 @@ def constants(
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
             raise MixError(f"{name} takes one number a channel: {channels}, got {len(values)}")
-    make = _constants.__wrapped__ if torch.compiler.is_compiling() else _constants
+    make = _make_constants if torch.compiler.is_compiling() else _constants
     return make(tuple(mean), tuple(std), device, dtype)
 
 
@@ -134,8 +134,7 @@ def _normalised(
     return mixed.sub_(normal.low).mul_(normal.scale)
 
 
-@functools.lru_cache(maxsize=64)  # so that they are copied to a device once
-def _constants(
+def _make_constants(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
 ) -> Constants:
     high = [round(255 * part * STEPS) / STEPS for part in mean]
@@ -146,6 +145,9 @@ def _constants(
     parts = (torch.tensor(part, dtype=torch.float64, device="cpu").to(dtype) for part in (high, low, scale))
     # Copied once, which is waited for: the next to read them may be another stream.
     return Constants(*(part.to(device) for part in parts))
+
+
+_constants = functools.lru_cache(maxsize=64)(_make_constants)  # so that they are copied to a device once
 
 
 def _filled(numbers: Sequence[float], device: torch.device, dtype: torch.dtype) -> Tensor:

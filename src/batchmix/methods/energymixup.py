@@ -190,7 +190,8 @@ def _weights(lam: Tensor, difference: Tensor) -> Tensor:
 def _add(x: Tensor, plan: MixPlan, own: Tensor, other: Tensor | None = None) -> Tensor:
     """The two waveforms by the first one's weight (B, 1), divided by the length of both; rounded once."""
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    mixed = blend(x.to(wide), replace(plan, mask=own), other=None if other is None else other.to(wide))
+    by_levels = MixPlan(plan.partner, plan.lam, own)
+    mixed = blend(x.to(wide), by_levels, other=None if other is None else other.to(wide))
     weight = own.to(widest_on(own.device))
     length = (weight.square() + (1 - weight).square()).sqrt().to(mixed.dtype)
     mixed = mixed / as_rows(length.squeeze(1), mixed.dim())
