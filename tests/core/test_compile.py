@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -95,14 +96,15 @@ def test_blending_by_a_mask_compiles_whole(kind: str, grad: bool) -> None:
         torch.testing.assert_close(one, two)
 
 
+def in_a_step(logits: Tensor, target: MixedTarget) -> Tensor:
+    return F.cross_entropy(logits, target)
+
+
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_the_loss_compiles_with_the_default_backend() -> None:
+@pytest.mark.parametrize("loss", [F.cross_entropy, in_a_step])
+def test_the_loss_compiles_with_the_default_backend(loss: Callable[..., Tensor]) -> None:
     torch._dynamo.reset()
     _, target = parts()
     logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
-
-    def loss(logits: Tensor, target: MixedTarget) -> Tensor:
-        return F.cross_entropy(logits, target)
-
     compiled = torch.compile(loss, fullgraph=True)(logits, target)
     torch.testing.assert_close(compiled, loss(logits, target))

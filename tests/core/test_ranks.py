@@ -24,9 +24,8 @@ def batch_of(rank: int) -> tuple[Tensor, Tensor]:
 
 
 def run(rank: int, folder: str, world: int, work: Callable[[int], object]) -> None:
-    torch.set_num_threads(
-        1
-    )  # the threads of the process that was forked are not here, and would be waited for
+    # The threads of the process that was forked are not here; operations would wait for them for ever.
+    torch.set_num_threads(1)
     store = distributed.FileStore(f"{folder}/store", world)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
     torch.save(work(rank), f"{folder}/{rank}.pt")

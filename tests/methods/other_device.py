@@ -216,6 +216,7 @@ ALL: dict[str, Case] = {
     **{f"recipe {name}": recipe(name) for name in ("gpu94", "gpu95", "gpu96", "fastai2018")},
     "cross entropy": loss(F.cross_entropy, ids, weight=classes, ignore_index=3),
     "cross entropy, smoothed": loss(F.cross_entropy, ids, label_smoothing=0.1),
+    "cross entropy, weighted and smoothed": loss(F.cross_entropy, ids, weight=classes, label_smoothing=0.1),
     "cross entropy, dense": loss(F.cross_entropy, dense, weight=classes),
     "nll": loss(F.nll_loss, ids, weight=classes),
     "bce": loss(F.binary_cross_entropy_with_logits, dense, pos_weight=classes),

@@ -352,7 +352,7 @@ def is_detection(node: Any) -> bool:
 
 
 def _is_nest(node: Any) -> bool:
-    if isinstance(node, Tensor):
+    if isinstance(node, Tensor):  # first, as compilers of torch 2.6 and before cannot ask for a dataclass
         return False
     if isinstance(node, MutableMapping):
         return True

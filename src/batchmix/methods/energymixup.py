@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any, ClassVar, get_args
 
 import torch
@@ -109,7 +108,7 @@ class EnergyMixup(Mixer):
         if between:
             return plan  # the other batch is not known here; _join adds its levels
         levels = sound_level(x, self.rate).to(generator.device)
-        return replace(plan, mask=_weights(plan.lam, levels - levels[partner]))
+        return MixPlan(plan.partner, plan.lam, _weights(plan.lam, levels - levels[partner]))
 
     def _join(self, first: Tensor, second: Tensor, plan: MixPlan) -> Tensor:
         """Waveforms of two batches, by the levels of both."""
