@@ -1,4 +1,4 @@
-"""``batchmix`` in double precision, so that what is left is rounding; test_folder_ranks.py starts it."""
+"""``batchmix`` in double precision, so that what is left is rounding; test_torchrun.py starts it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``batchmix`` with made-up images in the place of CIFAR-10; test_recipe_ranks.py starts it."""
+"""``batchmix`` with made-up images in the place of CIFAR-10; test_torchrun.py starts it."""
 
 from __future__ import annotations
 
