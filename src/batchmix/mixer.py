@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from batchmix.core.applying import apply_plan, check_images, unmixed
+from batchmix.core.applying import apply_plan, check_images, count_in_use, unmixed
 from batchmix.core.batches import (
     Kinds,
     Leaf,
@@ -416,6 +416,7 @@ class Mixer:
 
     def _apply(self, leaves: list[Leaf], plan: MixPlan) -> dict[str, Any]:
         """Every leaf mixed by its kind; a method whose inputs are mixed in another way overrides it."""
+        plan = count_in_use(leaves, plan)
         return {leaf.path: apply_plan(leaf, plan, self.normalize) for leaf in leaves}
 
     def _join(self, first: Tensor, second: Tensor, plan: MixPlan) -> Tensor:
@@ -472,10 +473,16 @@ class Mixer:
         """Randomness of ``step`` or, once alone, of the next one: threads that share a mixer draw apart."""
         if step is not None:
             return self._draws(step)
+        worker = get_worker_info()
+        if worker is not None and any(method.schedule for method in methods_in(self)):
+            raise MixError(
+                "schedule takes a count of all workers' batches, got a mixer that is called in one of them: "
+                "collate with batchmix.MixCollate, which keeps that count, or mix in the loop"
+            )
         with _taking:
             step = self.step
             self.step = step + 1
-        return self._draws_of(step, get_worker_info())
+        return self._draws_of(step, worker)
 
     def _draws(self, step: int | None) -> Draws:
         """Randomness of the next step of this (seed, rank, worker), or of ``step`` in any worker."""

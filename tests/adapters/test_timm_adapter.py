@@ -186,6 +186,16 @@ def test_multi_label_targets_are_smoothed_towards_a_half() -> None:
     assert 0.1 <= target.min() <= target.max() <= 0.9
 
 
+def test_collated_targets_are_checked_as_those_of_a_batch_are() -> None:
+    x, _ = batch(4)
+    several = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    options = {"num_classes": 3, "multi_label": True, "seed": 0}
+    _, target = FastCollateMixup(**options)(list(zip(x, several, strict=True)))
+    assert torch.equal(target, Mixup(**options)(x, several)[1])
+    with pytest.raises(bm.MixError, match=r"^target takes \(B,\) class ids where multi_label=False, got "):
+        FastCollateMixup(num_classes=3)(list(zip(x, several.float(), strict=True)))
+
+
 def test_videos_are_mixed_over_height_and_width() -> None:
     x, y = batch(4)
     video = x[:, :, None].expand(4, 3, 5, 8, 8)

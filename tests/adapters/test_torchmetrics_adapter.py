@@ -111,6 +111,16 @@ def test_plain_targets_pass_untouched() -> None:
     assert torch.equal(metric.compute(), theirs.compute())
 
 
+def test_accuracies_of_other_settings_stay_apart_in_a_collection() -> None:
+    """Also where both found the same in the first batch."""
+    collection = MetricCollection({"one": MixedAccuracy(), "two": MixedAccuracy(top_k=2)})
+    logits = torch.tensor([[0.0, 1.0, 2.0, 3.0]] * 2)
+    collection.update(logits, torch.tensor([0, 1]))
+    assert collection.compute() == {"one": 0, "two": 0}
+    collection.update(logits, torch.tensor([2, 2]))
+    assert collection.compute() == {"one": 0, "two": 0.5}
+
+
 def test_metrics_work_in_a_collection() -> None:
     collection = MetricCollection(
         {"accuracy": MixedAccuracy(), "f1": DominantLabel(MulticlassF1Score(4)), "again": MixedAccuracy()}

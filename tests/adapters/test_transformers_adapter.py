@@ -192,6 +192,21 @@ def test_label_smoothing_of_what_is_not_mixed_is_the_trainers_own(tmp_path: Path
     assert unmixed.losses.evaluation == pytest.approx(alone.losses.evaluation, rel=1e-5)
 
 
+def test_a_trainer_that_scales_its_inputs_does_so_once(tmp_path: Path) -> None:
+    class Scaling(RecordingTrainer):
+        def _prepare_inputs(self, inputs: Any) -> Any:
+            inputs = super()._prepare_inputs(inputs)
+            return {**inputs, "pixel_values": inputs["pixel_values"] / 2}
+
+    data = samples()
+    scaled = Samples(**{**data.columns, "pixel_values": data.columns["pixel_values"] / 2})
+    wanted = plain_losses(build(VIT), scaled, bm.Mixup(0.4, seed=5))
+    trainer = make_trainer(build(VIT), tmp_path, kind=Scaling, data=data)
+    mixup(trainer, bm.Mixup(0.4, seed=5)).train()
+    assert trainer.losses.train == pytest.approx(wanted, rel=1e-5)
+    assert "_prepare_inputs" not in vars(trainer)
+
+
 def own_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Tensor:
     loss = bm.mixed_loss(nn.CrossEntropyLoss(reduction="sum"), outputs.logits, labels)
     return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
@@ -469,10 +484,8 @@ def test_a_loss_that_cannot_take_two_labels_is_named_with_what_can_be_done(tmp_p
         "compute_loss_func takes the place of a loss that cannot take a MixedTarget, as that of "
     )
     assert "HingeModel" in message
-
-    def wrapped(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Tensor:
-        return bm.mixed_loss(hinge, outputs.logits, labels).mean()
-
+    advice = message[message.index("lambda") : message.index(", got ")]
+    wrapped = eval(advice, {"bm": bm, "loss_fn": hinge})  # what it says is what is taken
     trainer = make_trainer(
         HingeModel(), tmp_path, compute_loss_func=wrapped, arguments={"eval_strategy": "no"}
     )

@@ -67,9 +67,8 @@ def test_goals_take_accuracy_time_and_seeds(
     made = {"cpu": "Test 9000", "cores": 2, "accuracy": 0.9, "train_seconds": 100.0}
     made |= {"preset": "quick-bf16", **PRESETS["quick-bf16"].config.as_dict(), "accuracy_tta": accuracy}
     text = page(record, [made] * seeds)
-    assert (
-        f"{verdict} reached by quick-bf16: {accuracy:.3%} in {steps / 400:.3f} of it, {seeds} seeds." in text
-    )
+    came = f"{100 * accuracy:.3f} ± 0.000% in {steps / 400:.3f} of it, {seeds} seeds."
+    assert f"{verdict} reached by quick-bf16: {came}" in text
     assert "fast-bf16:" not in text
 
 

@@ -246,6 +246,35 @@ def test_attention_masks_are_pasted_with_their_series() -> None:
     assert pasted.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
 
 
+def test_labels_are_weighed_by_the_positions_in_use() -> None:
+    """Padding that is pasted or pasted over does not count; where there is none the plan's weight stays."""
+    rows = (  # partner; what is in use; what stays; what is in use then; the weight
+        (1, "11111", "10011", "11011", 3 / 4),
+        (0, "11000", "10011", "11100", 1 / 3),
+        (1, "11000", "11100", "11000", 1.0),
+        (3, "00000", "10111", "00000", 0.3),  # nothing to count: the plan's own
+        (0, "11111", "01111", "11111", 0.77),
+    )
+    partners, used, stays, after, weights = zip(*rows, strict=True)
+
+    def places(texts: tuple[str, ...]) -> Tensor:
+        return torch.tensor([[int(place) for place in text] for text in texts])
+
+    lam = torch.tensor([0.6, 0.6, 0.6, 0.3, 0.77])
+    plan = MixPlan(torch.tensor(partners), lam, places(stays).bool().unsqueeze(1))
+    x = {"series": torch.rand(5, 3, 5), "attention_mask": places(used)}
+    x, y = CutMix()(x, torch.arange(5), plan=plan)
+    assert torch.equal(x["attention_mask"], places(after))
+    assert torch.equal(y.lam, torch.tensor(weights))
+
+
+@pytest.mark.parametrize("method", [CutMix(1.0, seed=3), CutMix(1.0, seed=3, p_sample=0.5)], ids=str)
+def test_without_padding_an_attention_mask_changes_no_weight(method: Mixer) -> None:
+    plan = method.plan(IMAGE)
+    x = {"pixel_values": IMAGE, "pixel_mask": torch.ones(B, 6, 8, dtype=torch.bool)}
+    assert torch.equal(method(x, LABEL, plan=plan)[1].lam, plan.lam)
+
+
 def test_the_pixels_in_use_are_pasted_with_their_image_and_united_under_a_blend() -> None:
     used = (torch.arange(8) < torch.tensor([[8], [5], [3], [8]])).long().unsqueeze(1).expand(B, 6, 8)
     x = {"pixel_values": IMAGE, "pixel_mask": used}

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 from made_up_folder import make_folder
+from safetensors.torch import load_file
+from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torch.overrides import TorchFunctionMode
@@ -49,6 +51,18 @@ def tiny(**changes: Any) -> FolderConfig:
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight images to train on, two steps of four."""
     return make_folder(tmp_path_factory.mktemp("images"), {"train": 8, "val": 2}, side=32)
+
+
+def test_weights_that_have_several_names_are_written(tmp_path: Path) -> None:
+    """As those of timm's CoaT."""
+    net = nn.ModuleDict({"one": nn.Linear(2, 2)})
+    net["other"] = net["one"]
+    training: Any = SimpleNamespace(net=net, ema=SimpleNamespace(module=net))
+    folder_run._finish(training, tmp_path, {"accuracy": 1.0})
+    for name in ("weights", "weights_ema"):
+        written = load_file(tmp_path / f"{name}.safetensors")
+        assert written.keys() == net.state_dict().keys()
+        assert all(torch.equal(written[key], value) for key, value in net.state_dict().items())
 
 
 @pytest.fixture(scope="module")

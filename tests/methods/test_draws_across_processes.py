@@ -10,7 +10,7 @@ import torch.multiprocessing
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from batchmix import Mixup, off_after
+from batchmix import MixError, Mixup, off_after
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 
@@ -77,8 +77,9 @@ def test_the_loaders_generator_repeats_the_workers_draws() -> None:
     assert one != epochs(Mixup(1.0, seed=1))
 
 
-def test_a_schedule_reaches_persistent_workers() -> None:
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_schedule_is_refused_in_workers(persistent: bool) -> None:
+    """Each sees its own batches only, and one that is new begins to count with each epoch."""
     mixup = Mixup(1e3, partner="roll", schedule=off_after(4), seed=0)
-    first, second = epochs(mixup, workers=1, persistent=True)
-    assert all(max(lam) < 1 for _, lam in first)
-    assert all(lam == [1.0] * 4 for _, lam in second)
+    with pytest.raises(MixError, match=r"schedule takes a count of all workers' batches, .* MixCollate"):
+        epochs(mixup, workers=1, persistent=persistent)

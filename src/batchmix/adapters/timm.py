@@ -21,7 +21,8 @@ in the training loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -118,6 +119,7 @@ class Mixup:
 
         Raises:
             MixError: If ``x`` or ``target`` are not of this form, or a class id is not below ``num_classes``.
+                A CUDA device is not waited for: its own assertion fails at such an id.
         """
         target = self.targets.check(target)
         plan = None if self.mixup_enabled else MixPlan.identity(len(target), target.device)
@@ -167,7 +169,8 @@ class FastCollateMixup(MixCollate, TimmFastCollateMixup):
     def __init__(self, **options: Any) -> None:
         self.mixup_fn = Mixup(**options)
         normalizes = self.mixup_fn.mixer.normalize is not None
-        super().__init__(self.mixup_fn.mixer, _collate if normalizes else _collate_as_float)
+        collate = _collate if normalizes else _collate_as_float
+        super().__init__(self.mixup_fn.mixer, partial(_checked, collate, self.mixup_fn.targets))
 
     def __call__(self, samples: list[Any], _: Any = None) -> tuple[Tensor, Tensor]:
         """Collate and mix; the second argument is one that timm's loaders give, and is not used."""
@@ -257,6 +260,13 @@ def _check_correct_lam(correct_lam: object) -> None:
         raise MixError.of(
             "correct_lam", correct_lam, "True: a label's weight is always the share of its pixels"
         )
+
+
+def _checked(
+    collate: Callable[[list[Any]], tuple[Tensor, Tensor]], targets: _Targets, samples: list[Any]
+) -> tuple[Tensor, Tensor]:
+    images, labels = collate(samples)
+    return images, targets.check(labels)
 
 
 def _collate(samples: list[Any]) -> tuple[Tensor, Tensor]:

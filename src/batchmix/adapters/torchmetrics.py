@@ -76,6 +76,8 @@ class MixedAccuracy(Metric):
         self.top_k = check_count("top_k", top_k)
         self.add_state("correct", default=torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("total", default=torch.tensor(0.0), dist_reduce_fx="sum")  # of weights
+        # A MetricCollection makes one of metrics whose states are equal after a batch; others never are.
+        self.add_state("settings", default=torch.tensor([ignore_index, self.top_k]), dist_reduce_fx="max")
 
     def update(self, preds: Tensor, target: MixedTarget | Tensor | tuple[Tensor, Tensor, Tensor]) -> None:
         """Count a batch.

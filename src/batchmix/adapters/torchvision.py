@@ -14,7 +14,8 @@ Use it::
         loss = F.cross_entropy(model(images), labels)
 
 Where is the batch intercepted? Where torchvision's transforms stand: on a whole batch, after the loader or in
-its ``collate_fn``. (``batchmix.MixCollate`` is the collate function whose draws do not depend on workers.)
+its ``collate_fn``. (``batchmix.MixCollate`` is the collate function whose draws do not depend on workers; a
+schedule takes it there, since each worker sees its own batches only.)
 
 How is the loss reached? The labels become a MixedTarget, which torch's losses take as it stands. With
 ``num_classes`` they become (B, num_classes) probabilities, as torchvision's do.

@@ -183,7 +183,7 @@ class _MixingStep:
         with nullcontext() if sharing == 1 else as_rank(rank() // sharing):
             mixed = self.mix(self.trainer._prepare_inputs(inputs))
         memory[STATE] = self.mixer.state_dict()
-        with _explained(self.trainer.model):
+        with _explained(self.trainer.model), _prepared(self.trainer):
             return self.training_step(model, mixed, *args, **kwargs)
 
     def mix(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -332,6 +332,19 @@ class _MixedLabelSmoother(LabelSmoother):
 
 
 @contextmanager
+def _prepared(trainer: Trainer) -> Iterator[None]:
+    """The step gets inputs that are prepared; a trainer that scales images there would do so twice."""
+    own = vars(trainer).get("_prepare_inputs")
+    trainer._prepare_inputs = lambda inputs: inputs
+    try:
+        yield
+    finally:
+        del trainer._prepare_inputs
+        if own is not None:
+            trainer._prepare_inputs = own
+
+
+@contextmanager
 def _explained(model: Any) -> Iterator[None]:
     """A loss that cannot take a MixedTarget is named, with what can be done."""
     try:
@@ -342,7 +355,8 @@ def _explained(model: Any) -> Iterator[None]:
         raise MixError(
             f"compute_loss_func takes the place of a loss that cannot take a MixedTarget, as that of "
             f"{type(model).__name__}: lambda outputs, labels, num_items_in_batch=None: "
-            f"bm.mixed_loss(loss_fn, outputs.logits, labels), got {why(error)}"
+            "bm.mixed_loss(loss_fn, outputs.logits, labels).sum() / (num_items_in_batch or len(labels)), "
+            f"got {why(error)}"
         ) from error
 
 

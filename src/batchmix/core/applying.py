@@ -39,6 +39,28 @@ def apply_plan(leaf: Leaf, plan: MixPlan, normalize: Normalize | None = None) ->
         raise MixError(f"{leaf.path}: {error}") from None
 
 
+def count_in_use(leaves: list[Leaf], plan: MixPlan) -> MixPlan:
+    """The plan whose ``lam`` counts the positions in use alone, where an attention mask says which they are.
+
+    Padding that is pasted, or pasted over, is no part of what is seen: ``lam`` becomes the sample's own share
+    of the positions that are in use afterwards. It stays what it is, to the bit, for a sample without padding
+    whose partner has none either, for one of nothing but padding, and where nothing is pasted.
+
+    Args:
+        leaves: Of the batch; the first attention mask of as many positions as the plan's mask is taken.
+        plan: The draw.
+    """
+    for leaf in leaves:
+        stays = _pasted_places(leaf.value, plan) if leaf.kind == "attention_mask" else None
+        if stays is not None:
+            own, partners = leaf.value != 0, leaf.value[plan.partner] != 0
+            kept = (own & stays).flatten(1).sum(1, dtype=torch.float32)
+            pasted = (partners & ~stays).flatten(1).sum(1, dtype=torch.float32)
+            padded = ~(own & partners).flatten(1).all(1) & (kept + pasted > 0)
+            return MixPlan(plan.partner, torch.where(padded, kept / (kept + pasted), plan.lam), plan.mask)
+    return plan
+
+
 def unmixed(
     leaves: list[Leaf], identity: MixPlan, normalize: Normalize | None = None, *, pastes: bool = False
 ) -> dict[str, Any]:
@@ -123,12 +145,20 @@ def _attention_mask(mask: Any, plan: MixPlan) -> Tensor:
     if not isinstance(mask, Tensor):
         raise MixError(f"attention_mask takes a tensor (B, L), got {describe(mask)}")
     own, partners = mask, mask[plan.partner]
-    places = plan.mask if plan.window is None else None
-    if places is not None and places.dtype == torch.bool and places.shape[1:] == (1, *mask.shape[1:]):
-        return torch.where(places[:, 0], own, partners)  # a series of as many places
+    stays = _pasted_places(mask, plan)
+    if stays is not None:
+        return torch.where(stays, own, partners)
     lam = as_rows(plan.lam, mask.dim())
     of_partner = (lam == 0) | ((lam < 1) & (partners != 0))
     return torch.where(of_partner, partners, own)
+
+
+def _pasted_places(mask: Any, plan: MixPlan) -> Tensor | None:
+    """Which positions of an attention mask stay the sample's own; None where none of it is pasted."""
+    if not isinstance(mask, Tensor) or plan.mask is None or plan.window is not None:
+        return None
+    fits = plan.mask.dtype == torch.bool and plan.mask.shape[1:] == (1, *mask.shape[1:])
+    return plan.mask[:, 0] if fits else None
 
 
 def _pass(value: Any, plan: MixPlan) -> Any:

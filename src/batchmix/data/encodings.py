@@ -101,16 +101,19 @@ def _planes(png: bytes, records: int) -> NDArray[np.uint8]:
 
 
 def _records(labels: object, data: object, records: int, where: str) -> NDArray[np.uint8]:
+    wrong = DataError(f"{where}: the labels are not numbers from 0 to 255")
     try:
-        column = np.array(labels, np.uint8)
+        column = np.array(labels, np.int64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{where}: the labels are not numbers from 0 to 255") from error
+        raise wrong from error
+    if ((column < 0) | (column > 255)).any():  # NumPy before 2 would make 0 of 256
+        raise wrong
     if column.shape != (records,):
         raise DataError(f"{where} has labels of shape {column.shape} instead of {(records,)}")
     want = (records, RECORD_BYTES - 1)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != want:
         raise DataError(f"{where} has no uint8 array of shape {want}")
-    return np.concatenate([column[:, None], data], axis=1)
+    return np.concatenate([column[:, None].astype(np.uint8), data], axis=1)
 
 
 BINARY = Encoding(

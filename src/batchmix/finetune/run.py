@@ -207,7 +207,8 @@ def _finish(training: FolderTraining, folder: Path, summary: Mapping[str, Any]) 
     from safetensors.torch import save
 
     for name, net in (("weights", training.net), ("weights_ema", training.ema.module)):
-        tensors = {key: tensor.contiguous().cpu() for key, tensor in net.state_dict().items()}
+        # Copies, since safetensors refuses the one tensor that CoaT and others hold under several names.
+        tensors = {key: tensor.cpu().contiguous().clone() for key, tensor in net.state_dict().items()}
         write_whole(folder / f"{name}.safetensors", [save(tensors)])
     write_json(folder / "summary.json", summary)
     (folder / "checkpoint.pt").unlink(missing_ok=True)

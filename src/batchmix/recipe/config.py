@@ -290,7 +290,7 @@ PRESETS: dict[str, Preset] = {
             label_smoothing=0.1,
             compile="auto",
         ),
-        "96% on one GPU with CutMix, compiled; not measured yet",
+        "towards 96% on one GPU with CutMix; not measured yet there, the README has its accuracy, from a CPU",
     ),
     "fastai2018": Preset(
         TrainConfig(
