@@ -416,8 +416,10 @@ class Mixer:
 
     def _apply(self, leaves: list[Leaf], plan: MixPlan) -> dict[str, Any]:
         """Every leaf mixed by its kind; a method whose inputs are mixed in another way overrides it."""
-        plan = count_in_use(leaves, plan)
-        return {leaf.path: apply_plan(leaf, plan, self.normalize) for leaf in leaves}
+        counted = count_in_use(leaves, plan)
+        # Objects are clipped by what was pasted, padding or not.
+        plans = {"boxes": plan, "keypoints": plan}
+        return {leaf.path: apply_plan(leaf, plans.get(leaf.kind, counted), self.normalize) for leaf in leaves}
 
     def _join(self, first: Tensor, second: Tensor, plan: MixPlan) -> Tensor:
         """Two batches mixed by a plan in which each sample has its own place for a partner."""

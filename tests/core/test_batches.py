@@ -268,6 +268,29 @@ def test_labels_are_weighed_by_the_positions_in_use() -> None:
     assert torch.equal(y.lam, torch.tensor(weights))
 
 
+def test_pixels_in_use_are_resized_with_their_image() -> None:
+    """The partner uses its left half; resized into the right half, that is the third quarter."""
+    used = torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0]] * 2).unsqueeze(1).expand(2, 6, 8)
+    window = torch.tensor([[0, 6, 4, 8]] * 2)
+    mask = (torch.arange(8) < 4).expand(2, 1, 6, 8)
+    plan = MixPlan(torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), mask, window)
+    x, y = ResizeMix()({"pixel_values": IMAGE[:2], "pixel_mask": used}, LABEL[:2], plan=plan)
+    assert x["pixel_mask"][0, 0].tolist() == [1, 1, 1, 1, 1, 1, 0, 0]
+    assert torch.equal(y.lam, torch.tensor([2 / 3, 2 / 3]))
+
+
+def test_objects_below_padding_that_is_pasted_are_gone() -> None:
+    """The label is all the sample's own, since nothing else is in use; its object is covered all the same."""
+    used = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0, 0, 0]]).unsqueeze(1).expand(2, 6, 8)
+    mask = (torch.arange(8) < 4).expand(2, 1, 6, 8)
+    plan = MixPlan(torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), mask)
+    objects = [{"boxes": torch.tensor([[5.0, 1.0, 7.0, 4.0]]), "labels": torch.tensor([i])} for i in range(2)]
+    x = {"pixel_values": IMAGE[:2], "pixel_mask": used}
+    _, (label, found) = CutMix()(x, (LABEL[:2], objects), plan=plan)
+    assert label.lam[0] == 1.0
+    assert found[0]["labels"].tolist() == [1]  # the partner's, which is pasted over the sample's own
+
+
 @pytest.mark.parametrize("method", [CutMix(1.0, seed=3), CutMix(1.0, seed=3, p_sample=0.5)], ids=str)
 def test_without_padding_an_attention_mask_changes_no_weight(method: Mixer) -> None:
     plan = method.plan(IMAGE)

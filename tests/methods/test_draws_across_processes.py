@@ -81,5 +81,5 @@ def test_the_loaders_generator_repeats_the_workers_draws() -> None:
 def test_a_schedule_is_refused_in_workers(persistent: bool) -> None:
     """Each sees its own batches only, and one that is new begins to count with each epoch."""
     mixup = Mixup(1e3, partner="roll", schedule=off_after(4), seed=0)
-    with pytest.raises(MixError, match=r"schedule takes a count of all workers' batches, .* MixCollate"):
+    with pytest.raises(MixError, match=r"schedule takes a count of all workers' batches, .*MixCollate"):
         epochs(mixup, workers=1, persistent=persistent)

@@ -53,11 +53,12 @@ def count_in_use(leaves: list[Leaf], plan: MixPlan) -> MixPlan:
     for leaf in leaves:
         stays = _pasted_places(leaf.value, plan) if leaf.kind == "attention_mask" else None
         if stays is not None:
-            own, partners = leaf.value != 0, leaf.value[plan.partner] != 0
+            own, partners = leaf.value != 0, _of_partners(leaf.value, plan) != 0
             kept = (own & stays).flatten(1).sum(1, dtype=torch.float32)
             pasted = (partners & ~stays).flatten(1).sum(1, dtype=torch.float32)
             padded = ~(own & partners).flatten(1).all(1) & (kept + pasted > 0)
-            return MixPlan(plan.partner, torch.where(padded, kept / (kept + pasted), plan.lam), plan.mask)
+            lam = torch.where(padded, kept / (kept + pasted), plan.lam)
+            return MixPlan(plan.partner, lam, plan.mask, plan.window)
     return plan
 
 
@@ -131,10 +132,13 @@ def _segmentation(y: Any, plan: MixPlan) -> Tensor | MixedTarget:
     if y.dim() <= len(size) or y.shape[y.dim() - len(size) :] != size:
         raise MixError(f"the size of the inputs is what positions take, {tuple(size)}, got {describe(y)}")
     own = plan.mask.reshape(len(plan.mask), *[1] * (y.dim() - 1 - len(size)), *size)
-    partners = y[plan.partner]
-    if plan.window is not None:
-        partners = resize_into(partners, plan.window, nearest=True)
-    return torch.where(own, y, partners)
+    return torch.where(own, y, _of_partners(y, plan))
+
+
+def _of_partners(values: Tensor, plan: MixPlan) -> Tensor:
+    """What each position has of the partner, resized into the plan's window as the images are."""
+    partners = values[plan.partner]
+    return partners if plan.window is None else resize_into(partners, plan.window, nearest=True)
 
 
 def _attention_mask(mask: Any, plan: MixPlan) -> Tensor:
@@ -147,7 +151,7 @@ def _attention_mask(mask: Any, plan: MixPlan) -> Tensor:
     own, partners = mask, mask[plan.partner]
     stays = _pasted_places(mask, plan)
     if stays is not None:
-        return torch.where(stays, own, partners)
+        return torch.where(stays, own, _of_partners(mask, plan))
     lam = as_rows(plan.lam, mask.dim())
     of_partner = (lam == 0) | ((lam < 1) & (partners != 0))
     return torch.where(of_partner, partners, own)
@@ -155,7 +159,7 @@ def _attention_mask(mask: Any, plan: MixPlan) -> Tensor:
 
 def _pasted_places(mask: Any, plan: MixPlan) -> Tensor | None:
     """Which positions of an attention mask stay the sample's own; None where none of it is pasted."""
-    if not isinstance(mask, Tensor) or plan.mask is None or plan.window is not None:
+    if not isinstance(mask, Tensor) or plan.mask is None:
         return None
     fits = plan.mask.dtype == torch.bool and plan.mask.shape[1:] == (1, *mask.shape[1:])
     return plan.mask[:, 0] if fits else None
