@@ -21,7 +21,7 @@ class Block(nn.Module):
             nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
             nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs),
         )  # fmt: skip
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, 2, bias=False)
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(inputs, outputs, 1, bias=False))
 
     def forward(self, x):
         return F.relu(self.first(x) + self.shortcut(x))

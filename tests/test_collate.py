@@ -208,16 +208,6 @@ def test_a_schedule_in_workers_asks_for_the_count(inside: bool) -> None:
 
 
 @needs_fork
-def test_a_scheduled_mixer_in_a_collate_function_of_ones_own_asks_for_the_count() -> None:
-    mixer = Choice({mixup(schedule=off_after(3)): 1.0})
-    loader = loader_of(lambda samples: mixer(*default_collate(samples)), workers=1)
-    with pytest.raises(
-        MixError, match=r"schedule takes a count of all workers' batches, got a mixer that is"
-    ):
-        list(loader)
-
-
-@needs_fork
 def test_the_largest_seed_reaches_the_workers() -> None:
     draws = []
     for workers in (0, 2):

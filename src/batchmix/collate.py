@@ -21,7 +21,7 @@ from batchmix.loaders import (
     resumption,
 )
 from batchmix.methods.mixup import check_needs_no_plan
-from batchmix.mixer import Mixer, check_mixer, methods_in
+from batchmix.mixer import Mixer, check_mixer, counts_steps
 
 # Places in the numbers that the main process shares with the workers.
 PASS, START, SEED, ENABLED, CLAIM, PLACES = range(6)
@@ -259,7 +259,7 @@ class MixCollate:
         if worker is None:  # what holds the loader may read ahead of the batches that have arrived
             return None if self._under_way is None else self._count(0, 1)
         if not self._follows(worker.seed - worker.id):
-            if _counts_steps(self.mixer):
+            if counts_steps(self.mixer):
                 raise MixError(
                     "schedule takes a count of all workers' batches: iterate with `for batch in "
                     "collate.epoch(loader)`, or assign to collate.step before each pass over the loader"
@@ -318,11 +318,6 @@ def _is_kept() -> bool:
             return bool(frame.f_locals["persistent_workers"])
         frame = frame.f_back
     return True
-
-
-def _counts_steps(mixer: Mixer) -> bool:
-    """Whether what it draws depends on how many batches were drawn."""
-    return any(method.schedule for method in methods_in(mixer))
 
 
 def _check_seed(seed: Any) -> None:

@@ -416,10 +416,8 @@ class Mixer:
 
     def _apply(self, leaves: list[Leaf], plan: MixPlan) -> dict[str, Any]:
         """Every leaf mixed by its kind; a method whose inputs are mixed in another way overrides it."""
-        counted = count_in_use(leaves, plan)
-        # Objects are clipped by what was pasted, padding or not.
-        plans = {"boxes": plan, "keypoints": plan}
-        return {leaf.path: apply_plan(leaf, plans.get(leaf.kind, counted), self.normalize) for leaf in leaves}
+        plan = count_in_use(leaves, plan)
+        return {leaf.path: apply_plan(leaf, plan, self.normalize) for leaf in leaves}
 
     def _join(self, first: Tensor, second: Tensor, plan: MixPlan) -> Tensor:
         """Two batches mixed by a plan in which each sample has its own place for a partner."""
@@ -476,7 +474,7 @@ class Mixer:
         if step is not None:
             return self._draws(step)
         worker = get_worker_info()
-        if worker is not None and any(method.schedule for method in methods_in(self)):
+        if worker is not None and counts_steps(self):
             raise MixError(
                 "schedule takes a count of all workers' batches, got a mixer that is called in one of them: "
                 "collate with batchmix.MixCollate, which keeps that count, or mix in the loop"
@@ -559,6 +557,11 @@ def methods_in(mixer: Mixer) -> Iterator[Mixer]:
     methods = getattr(mixer, "methods", None)
     for method in methods.values() if isinstance(methods, Mapping) else ():
         yield from methods_in(method)
+
+
+def counts_steps(mixer: Mixer) -> bool:
+    """Whether what it draws depends on how many batches were drawn."""
+    return any(method.schedule for method in methods_in(mixer))
 
 
 def check_pair(name: str, pair: Any) -> tuple[Tensor, Tensor]:

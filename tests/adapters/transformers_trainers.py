@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedConfig,
     ResNetConfig,
     Trainer,
+    ViTConfig,
 )
 
 import batchmix as bm
@@ -27,6 +28,17 @@ Sample = dict[str, Tensor]
 
 RESNET = ResNetConfig(
     embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", num_labels=CLASSES
+)
+
+
+VIT = ViTConfig(
+    hidden_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=16,
+    image_size=8,
+    patch_size=4,
+    num_labels=CLASSES,
 )
 
 

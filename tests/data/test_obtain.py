@@ -242,6 +242,21 @@ def test_a_disk_that_fills_up_leaves_nothing(
     assert list(cache.iterdir()) == []
 
 
+def test_what_is_found_serves_where_it_cannot_be_kept(
+    small: Small, quiet: Report, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _place("python subfolder", small, cache)
+
+    def read_only(folder: Path, size: int) -> None:
+        raise DataError(f"cannot write {folder}: Permission denied")
+
+    said: list[str] = []
+    monkeypatch.setattr("batchmix.data.obtain.prepare_folder", read_only)
+    monkeypatch.setattr(Report, "line", lambda report, text: said.append(text))
+    assert obtain(small.layout, None, download=False, report=quiet).tobytes() == small.whole
+    assert said[-1] == f"the checked images are not kept: cannot write {cache}: Permission denied"
+
+
 @pytest.mark.parametrize("root", [3, "", b"folder", ["folder"]])
 def test_a_root_that_is_no_path(root: object) -> None:
     with pytest.raises(MixError, match=r"^root takes the path of a folder, or None, got "):

@@ -53,18 +53,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("images"), {"train": 8, "val": 2}, side=32)
 
 
-def test_weights_that_have_several_names_are_written(tmp_path: Path) -> None:
-    """As those of timm's CoaT."""
-    net = nn.ModuleDict({"one": nn.Linear(2, 2)})
-    net["other"] = net["one"]
-    training: Any = SimpleNamespace(net=net, ema=SimpleNamespace(module=net))
-    folder_run._finish(training, tmp_path, {"accuracy": 1.0})
-    for name in ("weights", "weights_ema"):
-        written = load_file(tmp_path / f"{name}.safetensors")
-        assert written.keys() == net.state_dict().keys()
-        assert all(torch.equal(written[key], value) for key, value in net.state_dict().items())
-
-
 @pytest.fixture(scope="module")
 def train(images: Path) -> Train:
     """The run of ``batchmix train --data folder:PATH``."""
@@ -174,6 +162,18 @@ def training(images: Path) -> FolderTraining:
 
 def test_a_shared_mix_is_drawn_where_the_training_is(training: FolderTraining) -> None:
     assert training.order.device == torch.device("cpu", 0)
+
+
+def test_weights_that_have_several_names_are_written(tmp_path: Path) -> None:
+    """As those of timm's CoaT."""
+    net = nn.ModuleDict({"one": nn.Linear(2, 2)})
+    net["other"] = net["one"]
+    training: Any = SimpleNamespace(net=net, ema=SimpleNamespace(module=net))
+    folder_run._finish(training, tmp_path, {"accuracy": 1.0})
+    for name in ("weights", "weights_ema"):
+        written = load_file(tmp_path / f"{name}.safetensors")
+        assert written.keys() == net.state_dict().keys()
+        assert all(torch.equal(written[key], value) for key, value in net.state_dict().items())
 
 
 class StayThere(TorchFunctionMode):

@@ -10,7 +10,7 @@ import torch.multiprocessing
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from batchmix import MixError, Mixup, off_after
+from batchmix import Choice, Mixer, MixError, Mixup, off_after
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 
@@ -40,7 +40,7 @@ def test_ranks_draw_apart_from_the_same_seed(tmp_path: Path) -> None:
 class Collate:
     """Mixes in the worker; says which worker it was."""
 
-    def __init__(self, mixup: Mixup) -> None:
+    def __init__(self, mixup: Mixer) -> None:
         self.mixup = mixup
 
     def __call__(self, indices: list[int]) -> tuple[int, Tensor]:
@@ -50,7 +50,7 @@ class Collate:
         return -1 if info is None else info.id, target.lam
 
 
-def epochs(mixup: Mixup, *, workers: int = 2, count: int = 2, persistent: bool = False) -> list[list]:
+def epochs(mixup: Mixer, *, workers: int = 2, count: int = 2, persistent: bool = False) -> list[list]:
     generator = torch.Generator().manual_seed(5)
     loader = DataLoader(
         range(16),
@@ -78,8 +78,10 @@ def test_the_loaders_generator_repeats_the_workers_draws() -> None:
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_a_schedule_is_refused_in_workers(persistent: bool) -> None:
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_schedule_is_refused_in_workers(inside: bool, persistent: bool) -> None:
     """Each sees its own batches only, and one that is new begins to count with each epoch."""
-    mixup = Mixup(1e3, partner="roll", schedule=off_after(4), seed=0)
+    scheduled = Mixup(1e3, partner="roll", schedule=off_after(4), seed=0)
+    mixup = Choice({scheduled: 1.0}) if inside else scheduled
     with pytest.raises(MixError, match=r"schedule takes a count of all workers' batches, .*MixCollate"):
         epochs(mixup, workers=1, persistent=persistent)

@@ -148,13 +148,12 @@ def _attention_mask(mask: Any, plan: MixPlan) -> Tensor:
     """
     if not isinstance(mask, Tensor):
         raise MixError(f"attention_mask takes a tensor (B, L), got {describe(mask)}")
-    own, partners = mask, mask[plan.partner]
     stays = _pasted_places(mask, plan)
     if stays is not None:
-        return torch.where(stays, own, _of_partners(mask, plan))
-    lam = as_rows(plan.lam, mask.dim())
+        return torch.where(stays, mask, _of_partners(mask, plan))
+    lam, partners = as_rows(plan.lam, mask.dim()), mask[plan.partner]
     of_partner = (lam == 0) | ((lam < 1) & (partners != 0))
-    return torch.where(of_partner, partners, own)
+    return torch.where(of_partner, partners, mask)
 
 
 def _pasted_places(mask: Any, plan: MixPlan) -> Tensor | None:

@@ -34,9 +34,8 @@ Kind = Literal[
 - ``"segmentation"``: a class id or a value for each position: pasted where the inputs are pasted, a
   MixedTarget where they are blended;
 - ``"boxes"``, ``"keypoints"``: one entry a sample, clipped and dropped or joined;
-- ``"attention_mask"``: the positions in use, pasted with a series or an image of as many, of which labels are
-  then weighed by what is in use, else united; an input of that name is known by it, and so is
-  ``"pixel_mask"``;
+- ``"attention_mask"``: the positions in use: pasted with a series or an image of as many, whose labels are
+  then weighed by those in use; else united. An input of that name is known by it, as is ``"pixel_mask"``;
 - ``"pass"``: handed on as it is.
 """
 

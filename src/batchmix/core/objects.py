@@ -133,13 +133,11 @@ def mix_objects(
     if "masks" in entries[0]:
         _check_masks(entries, None if plan.mask is None else tuple(plan.mask.shape[-2:]))
     mixed: list[dict[str, Any]] = []
-    for place, (partner, lam) in enumerate(zip(plan.partner.tolist(), plan.lam.tolist(), strict=True)):
-        if partner == place and plan.window is None:  # its own partner: as it was, whatever the weight
-            lam = 1.0
-        pasted = plan.mask is not None and lam != 1  # who is not mixed stays as it is
-        if plan.mask is None or not pasted:
+    rows = zip(plan.partner.tolist(), plan.lam.tolist(), _unmixed(plan), strict=True)
+    for place, (partner, lam, stays) in enumerate(rows):
+        if plan.mask is None or stays:
             parts = [entries[place], entries[partner]]
-            weights = [lam, 1 - lam]
+            weights = [1.0, 0.0] if stays else [lam, 1 - lam]
             parts = [part if weight else _none_of(part) for part, weight in zip(parts, weights, strict=True)]
         else:
             row = place if len(plan.mask) > 1 else 0
@@ -152,11 +150,22 @@ def mix_objects(
             weighed = zip(parts, weights, strict=True)
             parts = [part | {"weights": _ones(part) * weight} for part, weight in weighed]
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        if pasted and converts:
+        if converts and not stays:
             boxes = _from_pixels(joined["boxes"], written, scale)
             joined["boxes"] = boxes.to(entries[place]["boxes"].dtype)
         mixed.append({**targets[place], **joined})
     return mixed
+
+
+def _unmixed(plan: MixPlan) -> list[bool]:
+    """Who stays as it is, whatever the weight: its own partner, not resized, or whose mask is all its own."""
+    stays = torch.zeros_like(plan.partner, dtype=torch.bool)
+    if plan.window is None:
+        stays = plan.partner == torch.arange(len(plan), device=plan.device)
+    if plan.mask is not None:
+        stays = stays | plan.mask.flatten(1).all(1)
+    unmixed: list[bool] = stays.tolist()
+    return unmixed
 
 
 def _none_of(entries: Entries) -> Entries:

@@ -28,7 +28,8 @@ def obtain(layout: Layout, root: Path | str | None, *, download: bool, report: R
         The records, verified.
 
     Raises:
-        DataError: If no source has the data, or they cannot be kept; the message says what was tried.
+        DataError: If no source has the data, or what was fetched cannot be kept; the message says what was
+            tried.
         MixError: If ``root`` names no folder.
     """
     folder = data_folder(root)
@@ -37,7 +38,10 @@ def obtain(layout: Layout, root: Path | str | None, *, download: bool, report: R
     for finding in search(folder, layout, report):
         if finding.batches is not None:
             if root is None and finding.path.name != layout.cache_name:
-                _keep(finding.batches, folder, layout)
+                try:
+                    _keep(finding.batches, folder, layout)
+                except DataError as error:  # it serves as it is, in a folder that is only to be read too
+                    report.line(f"the checked images are not kept: {error}")
             return finding.batches
         tried.append(f"{finding.path} ({finding.title}): {finding.problem}")
         report.line(f"refused {tried[-1]}")
