@@ -13,6 +13,7 @@ from torch import Tensor
 import reference
 from batchmix import Choice, CutMix, KMixup, MixError, MixPlan, Mixup
 from batchmix.methods.resizemix import ResizeMix
+from batchmix.methods.saliencymix import SaliencyMix
 from batchmix.methods.smoothmix import SmoothMix
 from refusals import assert_named
 
@@ -312,3 +313,10 @@ def test_two_batches_are_not_matched_in_silence_by_no_one() -> None:
 )
 def test_a_wrong_argument_is_named_in_one_line(argument: str, make: Callable[[], object]) -> None:
     assert_named(argument, make)
+
+
+def test_a_method_that_looks_at_partners_is_refused_before_it_is_drawn() -> None:
+    method = SaliencyMix(p=0.0)
+    for mixer in (method, Choice({Mixup(0.4): 1.0, method: 0.0}), Choice({Choice({method: 0.0}): 0.0})):
+        with pytest.raises(MixError, match=r"^between takes [^\n]*got SaliencyMix$"):
+            mixer.between((X, Y), (X, Y))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from batchmix.errors import DataError
-from batchmix.files import cannot_write, write_whole
+from batchmix.files import cannot_write, expanded, write_whole
 
 
 def files(folder):
@@ -143,3 +144,9 @@ def test_a_part_of_a_killed_writer_is_removed_a_day_later(tmp_path):
     assert set(files(tmp_path)) == {"file", *kept}
     write_whole(tmp_path / "file[", [b"x"])
     assert ".file[.76543210.part" not in files(tmp_path)
+
+
+def test_a_user_that_is_not_there_is_a_name_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somebody")
+    assert expanded("~/images") == Path("/somebody/images")
+    assert expanded("~nobody-of-this-name/images") == Path("~nobody-of-this-name/images")

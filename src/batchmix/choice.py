@@ -17,7 +17,7 @@ from batchmix.core.plan import MixPlan, as_rows, describe, spread
 from batchmix.core.sampling import check_choice, check_probability
 from batchmix.core.targets import MixedTarget
 from batchmix.errors import MixError, shorten
-from batchmix.mixer import Mixer, MixerOptions
+from batchmix.mixer import Mixer, MixerOptions, methods_in
 
 PerChoice = Literal["batch", "sample"]
 Method = TypeVar("Method", bound=Mixer)  # for type checkers no dict[Mixup, float] is a Mapping[Mixer, float]
@@ -85,13 +85,11 @@ class Choice(Mixer):
         self, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, MixedTarget]:
         """Mix two batches, sample by sample. See ``Mixer.between``; ``KMixup`` would match them first."""
-        self._check_between()
         return super().between(first, second)
 
     def _check_between(self) -> None:
-        for method in self.methods.values():
-            if isinstance(method, Choice):
-                method._check_between()
+        super()._check_between()
+        for method in methods_in(self):
             if type(method).between not in (Mixer.between, Choice.between):
                 raise MixError(
                     "between takes methods that mix two batches as they come, "

@@ -71,6 +71,11 @@ def _remove_left(path: Path) -> None:
                 part.unlink()
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with ``~`` in words; as it is where there is no such user, as a shell leaves it."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises there
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder where there is none.
 

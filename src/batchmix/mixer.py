@@ -109,6 +109,10 @@ class Mixer:
     """Whether ``sample`` reads the values of ``x``. Where images are normalised, a method that does not is
     given their shape alone, and they are not normalised for the draw."""
 
+    mixes_between: ClassVar[bool] = True
+    """Whether ``between`` can mix two batches. Not where partners' values are read, of which ``sample`` sees
+    one batch only."""
+
     weighs_afterwards: ClassVar[bool] = False
     """Whether labels are weighed after the model, by the plan. An adapter hands out none, and refuses it."""
 
@@ -315,8 +319,8 @@ class Mixer:
             ``lam*x1 + (1-lam)*x2`` and the target of both; ``.dense(num_classes)`` gives the paper's one-hot.
 
         Raises:
-            MixError: If the two batches do not have the same shapes, or images are pasted that have a
-                segmentation mask.
+            MixError: If the method takes one batch only, the two batches do not have the same shapes, or
+                images are pasted that have a segmentation mask.
 
         Example:
             >>> import batchmix as bm
@@ -327,6 +331,7 @@ class Mixer:
 
         Source: Zhang et al. 2018, arXiv:1710.09412, figure 1.
         """
+        self._check_between()
         (x1, y1), (x2, y2) = check_pair("first", first), check_pair("second", second)
         of_places = False
         for x, y in ((x1, y1), (x2, y2)):
@@ -413,6 +418,13 @@ class Mixer:
     def _draw_for(self, leaves: list[Leaf], step: int | None) -> MixPlan | None:
         """The next plan for all leaves; a method that looks at more than the leading input overrides it."""
         return self._draw(lead_of(leaves), target_of(leaves), step=step)
+
+    def _check_between(self) -> None:
+        for method in methods_in(self):
+            if not method.mixes_between:
+                raise MixError(
+                    f"between takes a method that does not look at partners, got {type(method).__name__}"
+                )
 
     def _apply(self, leaves: list[Leaf], plan: MixPlan) -> dict[str, Any]:
         """Every leaf mixed by its kind; a method whose inputs are mixed in another way overrides it."""

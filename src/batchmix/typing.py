@@ -6,8 +6,9 @@
 
 from batchmix.choice import PerChoice
 from batchmix.core.batches import Kind, Kinds
+from batchmix.core.box_forms import BoxForm
 from batchmix.core.losses import LossFn
-from batchmix.core.objects import BoxForm, Objects
+from batchmix.core.objects import Objects
 from batchmix.core.saliency import Look
 from batchmix.core.sampling import Per, PerSample, Policy
 from batchmix.core.schedules import Schedule

@@ -414,3 +414,11 @@ def test_a_dataclass_that_cannot_be_built_again_from_its_fields_is_mixed() -> No
 
 
 PASSED = {"x.ids": "pass", "x.meta": "pass"}
+
+
+def test_a_mask_of_pixels_in_use_is_no_image_to_be_normalised() -> None:
+    batch = {"pixel_values": torch.randint(256, (B, 3, 8, 8), dtype=torch.uint8)}
+    batch["pixel_mask"] = torch.ones(B, 8, 8, dtype=torch.uint8)
+    mixer = Mixup(0.4, seed=0, normalize=([0.5] * 3, [0.5] * 3))
+    x, _ = mixer(batch, torch.arange(B))
+    assert torch.equal(x["pixel_mask"], batch["pixel_mask"])

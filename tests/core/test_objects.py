@@ -484,3 +484,37 @@ def test_boxes_that_are_not_of_the_form_given_are_refused(
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(MixError, match=message):
         mix_objects(images(boxes(), boxes()), blended(0.5, 0.5), **options)
+
+
+def test_key_points_that_are_shares_are_cut_where_their_pixels_are() -> None:
+    """A file of YOLO's poses has both as shares."""
+    plan, size = paste(0, H, 4, W), torch.tensor([W, H, 1.0])
+    pixels = [
+        {"boxes": boxes((0, 0, 8, 6)), "keypoints": torch.tensor([[[x, 2.0, 2.0], [1.0, 1.0, 1.0]]])}
+        for x in (6.0, 7.0)
+    ]
+    shares = [{"boxes": o["boxes"] / size[[0, 1, 0, 1]], "keypoints": o["keypoints"] / size} for o in pixels]
+    for got, wanted in zip(
+        mix_objects(shares, plan, normalized=True), mix_objects(pixels, plan), strict=True
+    ):
+        torch.testing.assert_close(got["keypoints"] * size, wanted["keypoints"])
+        assert got["keypoints"].dtype == torch.float32
+
+
+def test_key_points_of_another_unit_are_refused() -> None:
+    points = torch.tensor([[[0.9, 0.2, 2.0], [5.0, 5.0, 0.0]]])  # the last cannot be seen
+    with pytest.raises(
+        MixError, match=r"^targets takes key points in pixels [^\n]*, got shares of the image$"
+    ):
+        mix_objects([{"keypoints": points}] * 2, paste(0, H, 4, W))
+    points = torch.tensor([[[6.0, 2.0, 2.0]]])
+    with pytest.raises(MixError, match=r"^targets takes key points in shares [^\n]*, got numbers up to 6$"):
+        mix_objects([{"keypoints": points}] * 2, paste(0, H, 4, W), normalized=True)
+
+
+def test_a_box_that_is_seen_whole_stays_whatever_has_to_be_seen() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(2, 500, 2, generator=generator, dtype=torch.float64) * torch.tensor([3.9, 5.9])
+    whole = {"boxes": torch.cat([corners.amin(0), corners.amax(0)], 1)}
+    first = mix_objects([whole, {"boxes": boxes().double()}], paste(0, H, 4, W), min_visible=1.0)[0]
+    assert len(first["boxes"]) == 500

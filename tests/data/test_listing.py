@@ -50,6 +50,20 @@ def test_val_serves_where_there_is_no_test(tmp_path: Path) -> None:
     assert _names(list_images(tmp_path))[1] == ["test/cat/3.jpg"]
 
 
+def test_a_test_folder_without_classes_is_passed_over(tmp_path: Path) -> None:
+    _touch(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "test/3.jpg")
+    with pytest.raises(DataError, match=r"^no class folders in \S*test: it takes [^\n]+$"):
+        list_images(tmp_path)
+    _touch(tmp_path, "val/cat/2.jpg")
+    assert _names(list_images(tmp_path))[1] == ["val/cat/2.jpg"]
+
+
+def test_a_class_is_the_same_however_its_accents_are_written(tmp_path: Path) -> None:
+    whole, split = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    _touch(tmp_path, f"train/{whole}/1.jpg", "train/tea/1.jpg", f"test/{split}/2.jpg")
+    assert _names(list_images(tmp_path))[1] == [f"test/{split}/2.jpg"]
+
+
 @pytest.mark.parametrize("train", ["train", "Train", "training"])
 @pytest.mark.parametrize("test", ["test", "Test", "testing", "val", "valid", "validation", "Validation"])
 def test_the_parts_have_the_names_that_people_give_them(train: str, test: str, tmp_path: Path) -> None:

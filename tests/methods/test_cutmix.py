@@ -126,3 +126,8 @@ def test_a_choice_cuts_boxes_and_cuboids_of_the_same_volumes() -> None:
 def test_a_box_has_the_axes_that_there_are(axes: int, message: str) -> None:
     with pytest.raises(MixError, match=message):
         CutMix(1.0, axes=axes, seed=0)(X, Y)
+
+
+def test_sides_that_are_drawn_by_themselves_are_not_folded() -> None:
+    with pytest.raises(MixError, match=r"^fold takes False where minmax draws [^\n]*, got True$"):
+        CutMix(minmax=(0.2, 0.8), fold=True)

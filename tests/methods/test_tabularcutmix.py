@@ -141,3 +141,10 @@ def test_columns_are_no_positions_for_class_ids(y: torch.Tensor) -> None:
 )
 def test_a_wrong_argument_is_named_in_one_line(argument: str, call: Callable[[], object]) -> None:
     assert_named(argument, call)
+
+
+def test_the_default_device_is_not_asked_about_groups_and_weights() -> None:
+    x, y = torch.rand(4, 3), torch.arange(4)
+    with torch.device("meta"):
+        mixed, target = TabularCutMix(groups=[[0, 1]], weights=[1, 2, 3], seed=0)(x, y)
+    assert {mixed.device.type, target.lam.device.type} == {"cpu"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from batchmix.recipe.machine import in_bfloat16
+from batchmix.errors import MixError
+from batchmix.recipe.machine import in_bfloat16, memory_told
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,9 @@ def test_cpus_too(monkeypatch: pytest.MonkeyPatch, units: set[str]) -> None:
     monkeypatch.setattr("batchmix.recipe.machine._cpu_flags", lambda: units)
     assert in_bfloat16(torch.device("cpu")) is bool(units)
     assert not in_bfloat16(torch.device("meta"))
+
+
+def test_a_gpu_whose_memory_ends_is_told_in_one_line() -> None:
+    told = r"^--batch-size takes fewer images, [^\n]*: CUDA out of memory. Tried [^\n]{0,140}$"
+    with pytest.raises(MixError, match=told), memory_told():
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\n" + "Of it " * 99)

@@ -287,3 +287,12 @@ def test_two_processes_do_not_go_on_with_one_run(train, stopped, hold):
     with pytest.raises(DataError, match=rf"^{stopped} is in use by process \d+ on [^\n]*$"):
         train(resume=stopped)
     assert (stopped / "checkpoint.pt").read_bytes() == kept
+
+
+def test_a_line_that_a_full_disk_cut_short_stays_a_line_of_its_own(tmp_path: Path) -> None:
+    record = tmp_path / "records.jsonl"
+    for before, lines in ((b"", 1), (b'{"seed": 1', 2), (b'{"seed": 1}\n', 2)):
+        record.write_bytes(before)
+        recipe_run.append_line(record, {"seed": 2})
+        assert record.read_text().splitlines()[-1] == '{"seed": 2}'
+        assert len(record.read_text().splitlines()) == lines

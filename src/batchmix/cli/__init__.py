@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from batchmix._version import __version__
 from batchmix.cli.output import OutputError, checked_output
 from batchmix.errors import DataError, MixError
+from batchmix.files import expanded
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -74,7 +75,7 @@ def existing_folder(text: str) -> Path:
     Raises:
         argparse.ArgumentTypeError: If there is no such folder.
     """
-    if not Path(text).expanduser().is_dir():
+    if not expanded(text).is_dir():
         raise argparse.ArgumentTypeError(
             f"takes a folder that is there ('batchmix data --root' makes one), got {text!r}"
         )

@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, world: World) -> int:
+    from batchmix.recipe.machine import memory_told
     from batchmix.recipe.progress import Progress
     from batchmix.recipe.run import RunOptions, train
 
@@ -95,7 +96,7 @@ def _run(args: argparse.Namespace, world: World) -> int:
         exact=args.exact,
         world=world,
     )
-    with Progress(shown=not args.json and world.first) as progress:
+    with Progress(shown=not args.json and world.first) as progress, memory_told():
         summary = train(config_from(args, name), options, progress)
     if summary is None:
         return 130

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchmix.cli import flag_name
 from batchmix.errors import MixError
+from batchmix.files import expanded
 from batchmix.finetune.config import MIXES, FolderConfig
 from batchmix.recipe.config import TrainConfig
 
@@ -106,13 +107,14 @@ def run(args: argparse.Namespace, world: World) -> int:
         if (getattr(args, name) or 0) < 0:
             raise MixError.of(flag_name(name), getattr(args, name), "a number >= 0")
     from batchmix.finetune.run import FolderOptions, default_workers, train_folder
+    from batchmix.recipe.machine import memory_told
     from batchmix.recipe.progress import Progress
 
     options = FolderOptions(
         preset="folder",
         command="batchmix " + shlex.join(sys.argv[1:]),
         device=args.device,
-        data=Path(path).expanduser(),
+        data=expanded(path),
         out=args.out,
         resume=args.resume,
         record=args.record,
@@ -121,7 +123,7 @@ def run(args: argparse.Namespace, world: World) -> int:
         workers=default_workers() if args.workers is None else args.workers,
         checkpoint_every=args.checkpoint_every or 0,
     )
-    with Progress(shown=not args.json and world.first) as progress:
+    with Progress(shown=not args.json and world.first) as progress, memory_told():
         summary = train_folder(config, options, progress)
     if summary is None:
         return 130

@@ -201,7 +201,7 @@ class _Finder:
                 _check_boxes(path, node)
             for name, part in _children(node):
                 yield from self.walk(part, _join(path, name), role, kind)
-        elif kind is None and self._is_image(node, role):
+        elif kind is None and named.rpartition(".")[2] not in IN_USE and self._is_image(node, role):
             yield Leaf(path, node, "input")
         else:
             yield Leaf(path, node, kind or _infer(path or "batch", node, role, self.like, self.channels))

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from batchmix.core.box_forms import (
+    BoxForm,
+    Entries,
+    check_units,
+    form_of,
+    from_pixels,
+    to_pixels,
+    with_floats,
+)
 from batchmix.core.plan import MixPlan, check_is_plan, describe
 from batchmix.core.resizing import resize_into
 from batchmix.core.sampling import check_choice, check_flag, check_probability
@@ -15,22 +24,6 @@ from batchmix.errors import MixError
 from batchmix.kernels.layout import widest_on
 
 Objects = Mapping[str, Any]
-Entries = dict[str, Tensor]
-
-BoxForm = Literal["xyxy", "xywh", "cxcywh"]
-"""How the four numbers of a box are written, by the names that torchvision gives them:
-
-- ``"xyxy"``: left, top, right, bottom;
-- ``"xywh"``: left, top, width, height, as COCO has it; what Ultralytics calls so is ``"cxcywh"`` here;
-- ``"cxcywh"``: x and y of the middle, width, height.
-"""
-
-_WRITTEN: dict[BoxForm, str] = {
-    "xyxy": "left, top, right, bottom",
-    "xywh": "left, top, width, height",
-    "cxcywh": "middle, width, height",
-}
-
 OF_IMAGE = ("image_id", "size", "orig_size")
 """Entries of an image that may happen to be as long as it has objects."""
 
@@ -57,7 +50,7 @@ def mix_objects(
 
     Args:
         targets: For each image of the batch a dict, as torchvision's detection models take it: ``"boxes"``
-            (N, 4), of the form below, or ``"keypoints"`` (N, K, 3), x and y in pixels, visibility, or both;
+            (N, 4), of the form below, or ``"keypoints"`` (N, K, 3), x, y and visibility, or both;
             whatever other tensor has one entry an object in every image, such as ``"labels"`` (N,), goes with
             them, ``"masks"`` (N, H, W) are pasted, and ``"area"`` (N,) shrinks with its box. All else
             (``"image_id"``) stays the image's.
@@ -66,9 +59,10 @@ def mix_objects(
         form: How boxes are written, in and out: ``"xyxy"`` (left, top, right, bottom), ``"xywh"`` (left, top,
             width, height) or ``"cxcywh"`` (middle, width, height; Ultralytics' "xywh"). If left out:
             the ``format`` of torchvision's ``BoundingBoxes``, ``"xyxy"`` for other tensors.
-        normalized: Whether boxes are shares of the width and height of the images as they were mixed, (H, W)
-            with their padding, and not pixels: ``form="cxcywh", normalized=True`` is that of YOLO's files and
-            of transformers' detectors. Where images are blended, neither this nor the form matters.
+        normalized: Whether boxes and key points are shares of the width and height of the images as they were
+            mixed, (H, W) with their padding, and not pixels: ``form="cxcywh", normalized=True`` is that of
+            YOLO's files and of transformers' detectors. Where images are blended, neither this nor the form
+            matters.
         weighted: Whether objects get ``"weights"``; without, all of both images count in full.
 
     Returns:
@@ -78,9 +72,9 @@ def mix_objects(
 
     Raises:
         MixError: If a dict has neither boxes nor key points, or no tensor of labels, masks, areas or crowds
-            where another has one; if boxes to be clipped are not of the form above, boxes of torchvision not
-            of one format, masks not of one size, or entries not of one shape; or if the plan pastes no
-            images, or blends each position by a weight of its own.
+            where another has one; if boxes to be clipped are not of the form above, or key points not in its
+            unit, boxes of torchvision not of one format, masks not of one size, or entries not of one shape;
+            or if the plan pastes no images, or blends each position by a weight of its own.
 
     Example:
         >>> one = {"boxes": torch.tensor([[0.0, 0.0, 4.0, 4.0]]), "labels": torch.tensor([3])}
@@ -120,16 +114,16 @@ def mix_objects(
             f"plan takes one of images (B, C, H, W) for boxes, got one whose mask is {describe(plan.mask)}"
         )
     entries = _entries(targets)
-    has_boxes = "boxes" in targets[0]
-    written = _form_of(entries, form) if has_boxes else "xyxy"
+    written = form_of(entries, form) if "boxes" in targets[0] else "xyxy"
     pixels, scale = entries, None
-    converts = plan.mask is not None and has_boxes and (written != "xyxy" or normalized)
-    if plan.mask is not None and has_boxes:
-        _check_boxes(torch.cat([image["boxes"] for image in entries]), written, normalized)
+    if plan.mask is not None:
+        check_units(entries, written, normalized)
         scale = (plan.mask.shape[-1], plan.mask.shape[-2]) if normalized else None
+        plan = plan.to(_ones(entries[0]).device)  # objects may have stayed on the CPU
+    converts = plan.mask is not None and (written != "xyxy" or normalized)
     if converts:
-        entries = [image | {"boxes": _as_floats(image["boxes"])} for image in entries]
-        pixels = [image | {"boxes": _to_pixels(image["boxes"], written, scale)} for image in entries]
+        entries = [with_floats(image) for image in entries]
+        pixels = [to_pixels(image, written, scale) for image in entries]
     if "masks" in entries[0]:
         _check_masks(entries, None if plan.mask is None else tuple(plan.mask.shape[-2:]))
     mixed: list[dict[str, Any]] = []
@@ -151,8 +145,7 @@ def mix_objects(
             parts = [part | {"weights": _ones(part) * weight} for part, weight in weighed]
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         if converts and not stays:
-            boxes = _from_pixels(joined["boxes"], written, scale)
-            joined["boxes"] = boxes.to(entries[place]["boxes"].dtype)
+            joined = from_pixels(joined, written, scale, like=entries[place])
         mixed.append({**targets[place], **joined})
     return mixed
 
@@ -183,7 +176,7 @@ def _visible(entries: Entries, mask: Tensor, min_visible: float) -> Entries:
         entries["keypoints"], keep = _see_points(entries["keypoints"], mask)
     if "boxes" in entries:
         entries["boxes"], share = _see_boxes(entries["boxes"], mask)
-        keep = (share > 0) & (share >= min_visible)
+        keep = (share > 0) & (share >= min_visible - 1e-6)  # a whole box is one of 1, but for rounding
         if "area" in entries:
             entries["area"] = entries["area"] * share.to(torch.float32)
     if "masks" in entries:
@@ -211,36 +204,6 @@ def _resized(entries: Entries, window: Tensor, size: tuple[int, ...]) -> Entries
         windows = window.expand(len(entries["masks"]), 4)
         entries["masks"] = resize_into(entries["masks"].unsqueeze(1), windows, nearest=True).squeeze(1)
     return entries
-
-
-def _to_pixels(boxes: Tensor, form: BoxForm, scale: tuple[int, int] | None) -> Tensor:
-    """Boxes (N, 4) as left, top, right, bottom in pixels.
-
-    ``scale`` is the width and height of the images where boxes are shares of them.
-    """
-    wide = boxes.to(widest_on(boxes.device))
-    first, second = wide[:, :2], wide[:, 2:]
-    if form == "cxcywh":
-        first = first - second / 2
-    if form != "xyxy":
-        second = first + second
-    corners = torch.cat([first, second], 1)
-    return corners if scale is None else corners * corners.new_tensor([*scale, *scale])
-
-
-def _from_pixels(boxes: Tensor, form: BoxForm, scale: tuple[int, int] | None) -> Tensor:
-    """The way back."""
-    if scale is not None:
-        boxes = boxes / boxes.new_tensor([*scale, *scale])
-    if form == "xyxy":
-        return boxes
-    first, second = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
-    return torch.cat([first + second / 2 if form == "cxcywh" else first, second], 1)
-
-
-def _as_floats(boxes: Tensor) -> Tensor:
-    """The middle of a box, and what is left of a small one, is no whole number."""
-    return boxes if boxes.is_floating_point() else boxes.float()
 
 
 def _see_boxes(boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -336,26 +299,6 @@ def _check_objects(name: str, objects: Any) -> None:
             raise MixError(f"{name}[{key!r}] takes a tensor {shape}, got {describe(value)}")
 
 
-def _form_of(entries: Sequence[Entries], given: BoxForm | None) -> BoxForm:
-    """How all boxes are written: as given, or as those of torchvision say, which they do not once joined."""
-    said = {}
-    for place, image in enumerate(entries):
-        own = getattr(getattr(image["boxes"], "format", None), "name", None)
-        if len(image["boxes"]):  # none are of any form
-            said[place] = str(own or given or "xyxy").lower()
-    form: Any = given or next(iter(said.values()), "xyxy")
-    for place, own in said.items():
-        if own != form:
-            wanted = "form says" if given else f"targets[{next(iter(said))}] has"
-            raise MixError(
-                f"targets[{place}]['boxes'] takes the format {form.upper()}, as {wanted}, got {own.upper()}: "
-                f"torchvision's v2.ConvertBoundingBoxFormat({form.upper()!r}) converts them"
-            )
-    check_choice("form", form, get_args(BoxForm))
-    found: BoxForm = form
-    return found
-
-
 def _check_masks(entries: Sequence[Entries], size: tuple[int, ...] | None) -> None:
     """Masks as large as what is pasted, or, where images are blended, as those of the other images."""
     like = size or entries[0]["masks"].shape[1:]
@@ -366,25 +309,3 @@ def _check_masks(entries: Sequence[Entries], size: tuple[int, ...] | None) -> No
                 f"targets[{place}]['masks'] takes ({wanted}), the size of all images, "
                 f"got {describe(image['masks'])}"
             )
-
-
-def _check_boxes(boxes: Tensor, form: BoxForm, normalized: bool) -> None:
-    """Boxes that are written in another way would be cut in the wrong places."""
-    if not len(boxes):
-        return
-    sides = boxes[:, 2:] - boxes[:, :2] if form == "xyxy" else boxes[:, 2:]
-    side, end = torch.stack([sides.min(), boxes.max()]).tolist()  # one question to the device for both
-    got = ""
-    if side < 0:
-        first = "right or bottom comes first" if form == "xyxy" else "width or height is negative"
-        got = f"some whose {first}"
-    elif not normalized and end <= 1:
-        got = "shares of the image"
-    elif normalized and end > 2:  # a box may reach outside, but not so far
-        got = f"numbers up to {end:g}"
-    if got:
-        unit = "shares of the image" if normalized else "pixels"
-        raise MixError(
-            f"targets takes boxes of {_WRITTEN[form]} in {unit} where images are pasted, or form and "
-            f"normalized of bm.mix_objects that say what they are, got {got}"
-        )

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from batchmix.errors import DataError, MixError
-from batchmix.files import cannot_write
+from batchmix.files import cannot_write, expanded
 
 KEPT = ("cifar10.bin", "cifar100.bin", "fashion-mnist.bin")
 """Names under which fetched data are kept; a folder that holds one of them is a cache folder of ours."""
@@ -23,7 +23,7 @@ def cache_dir() -> Path:
         ``$BATCHMIX_DATA`` where it is set, else ``$XDG_CACHE_HOME/batchmix``, else ``~/.cache/batchmix``.
     """
     if own := os.environ.get("BATCHMIX_DATA"):
-        return Path(own).expanduser()
+        return expanded(own)
     xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The XDG specification has relative paths ignored.
     return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "batchmix"
@@ -45,7 +45,7 @@ def data_folder(root: Path | str | None) -> Path:
         return cache_dir()
     if not isinstance(root, (str, os.PathLike)) or not os.fspath(root):
         raise MixError.of("root", root, "the path of a folder, or None")
-    folder = Path(root).expanduser()
+    folder = expanded(root)
     if folder.exists() and not folder.is_dir():
         raise MixError.of("root", os.fspath(root), "a folder, not a file")
     return folder

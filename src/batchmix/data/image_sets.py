@@ -19,6 +19,7 @@ from batchmix.data.locate import locate
 from batchmix.data.published import Arrays
 from batchmix.data.report import Report
 from batchmix.errors import MixError
+from batchmix.files import expanded
 
 DEFAULT_SIZE = 32
 _LARGEST_SIZE = 1024
@@ -128,7 +129,7 @@ def _folder(name: str, root: Path | str | None) -> Path:
     if root is not None:
         raise MixError.of("root", str(root), f"None with {_FOLDER}PATH, which says itself where it is")
     path = name.removeprefix(_FOLDER)
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if not path or not folder.is_dir():
         raise MixError.of("name", name, f"{_FOLDER}PATH with the path of an existing folder")
     return folder

@@ -71,7 +71,8 @@ def list_images(folder: Path) -> Listing:
     that no image's name ends in.
 
     The parts may be called ``training``, and ``testing``, ``val``, ``valid`` or ``validation``, in any case.
-    Where there are several to test with, the first of this order is taken, and the others are not read.
+    Where there are several to test with, the first of this order that holds folders is taken, and the others
+    are not read: a ``test`` of images without classes is passed over.
 
     Args:
         folder: An existing folder.
@@ -97,14 +98,18 @@ def list_images(folder: Path) -> Listing:
 
 
 def _part(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """The first of these folders that is there, in lower or upper case."""
+    """The first of these folders that is there and holds folders, else the first; in lower or upper case."""
     there = {name.lower(): folder / name for name in _subfolders(folder)}
-    return next((there[name] for name in names if name in there), None)
+    parts = [there[name] for name in names if name in there]
+    return next((part for part in parts if _subfolders(part)), parts[0] if parts else None)
 
 
 def _with_split(folder: Path, train: Path, test: Path) -> Listing:
     classes = _classes(train)
-    strange = sorted(set(_subfolders(test)) - set(classes))
+    tests = {_composed(name): test / name for name in _subfolders(test)}
+    if not tests:
+        raise DataError(f"no class folders in {test}: it takes {_LAYOUT}")
+    strange = sorted(tests.keys() - set(map(_composed, classes)))
     if strange:
         raise DataError(f"{test} has the class {strange[0]}, which {train} lacks")
     to_train = [
@@ -113,8 +118,8 @@ def _with_split(folder: Path, train: Path, test: Path) -> Listing:
     to_test = [
         entry
         for label, name in enumerate(classes)
-        if (test / name).is_dir()
-        for entry in _entries(folder, test / name, label)
+        if _composed(name) in tests
+        for entry in _entries(folder, tests[_composed(name)], label)
     ]
     _refuse_empty(train, to_train, classes)
     if not to_test:

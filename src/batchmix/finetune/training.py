@@ -233,6 +233,8 @@ def _check_size(net: nn.Module, config: FolderConfig, device: torch.device) -> N
     try:
         with torch.no_grad():
             net.eval()(torch.zeros(1, 3, config.size, config.size, device=device))
+    except torch.cuda.OutOfMemoryError:  # whatever the size
+        raise
     except Exception as error:  # models raise nearly anything
         raise MixError.of("size", config.size, f"pixels that {config.model} takes ({why(error)})") from error
 

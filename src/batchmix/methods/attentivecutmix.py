@@ -61,6 +61,8 @@ class AttentiveCutMix(Mixer):
 
     pastes: ClassVar[bool] = True
 
+    mixes_between: ClassVar[bool] = False
+
     def __init__(
         self,
         attention: Look = fine_grained,
@@ -89,8 +91,6 @@ class AttentiveCutMix(Mixer):
         **settings: float,
     ) -> MixPlan:
         """Draw partners; the cells are where the partners are attended. See ``Mixer.sample``."""
-        if between:
-            raise MixError("between takes a method that does not look at the images, got AttentiveCutMix")
         maps = maps_of(self.attention, x, name="attention").to(generator.device)
         height, width = x.shape[2:]
         partner = draw_partners(x, y, self.partner, per="sample", between=False, generator=generator)

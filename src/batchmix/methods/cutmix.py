@@ -25,6 +25,7 @@ from batchmix.core.boxes import place_boxes, sample_boxes, sample_sides
 from batchmix.core.masks import check_pairing, check_shares, draw_partners, draws_of, plan_of_boxes, size_of
 from batchmix.core.plan import MixPlan
 from batchmix.core.sampling import Per, Policy, check_alpha, check_count, check_flag, sample_lam
+from batchmix.errors import MixError
 from batchmix.mixer import Mixer, MixerOptions
 
 
@@ -40,7 +41,7 @@ class CutMix(Mixer):
         per: A box for each ``"sample"``, for each ``"pair"`` of mutual partners, or for the ``"batch"``.
         fold: ``lam = max(lam, 1-lam)``: no box covers more than half of an image.
         minmax: Draw each side of the box uniformly between these shares of the image's, inside the image,
-            instead of by ``alpha``.
+            instead of by ``alpha``; without ``fold``.
         partner: ``"shuffle"``, ``"derangement"``, ``"roll"``, ``"other-class"`` or ``"same-class"``.
         axes: Of how many of the last dimensions a box has sides, 1 to 3; if left out 1 for series and 2 for
             all else. 3 is for volumes (B, C, D, H, W).
@@ -80,6 +81,8 @@ class CutMix(Mixer):
         self.per = per
         self.fold = check_flag("fold", fold)
         self.minmax = None if minmax is None else check_shares("minmax", minmax)
+        if self.fold and self.minmax is not None:
+            raise MixError.of("fold", fold, "False where minmax draws the sides of the box")
         self.partner = partner
         self.axes = None if axes is None else check_count("axes", axes, 1, 3)
         super().__init__(**options)

@@ -58,6 +58,8 @@ class SaliencyMix(Mixer):
 
     pastes: ClassVar[bool] = True
 
+    mixes_between: ClassVar[bool] = False
+
     hyperparameters: ClassVar[tuple[str, ...]] = ("alpha",)
 
     def __init__(
@@ -86,8 +88,6 @@ class SaliencyMix(Mixer):
         **settings: float,
     ) -> MixPlan:
         """Draw partners, then weights; a box goes where its partner is salient. See ``Mixer.sample``."""
-        if between:
-            raise MixError("between takes a method that does not look at the images, got SaliencyMix")
         maps = maps_of(self.saliency, x, name="saliency").to(generator.device)
         size = (x.shape[2], x.shape[3])
         partner = draw_partners(x, y, self.partner, per="sample", between=False, generator=generator)

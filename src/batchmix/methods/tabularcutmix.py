@@ -172,7 +172,7 @@ def _tables(leaves: list[Leaf]) -> list[Leaf]:
 
 def _to(device: torch.device, values: Sequence[float], dtype: torch.dtype) -> Tensor:
     """Numbers of the host on a device, without waiting for it."""
-    tensor = torch.tensor(values, dtype=dtype)
+    tensor = torch.tensor(values, dtype=dtype, device="cpu")  # not torch's default device
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 

@@ -7,12 +7,31 @@ import functools
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from batchmix.errors import MixError, cut, why
+
 BUSY = 0.25  # of all cores, by other processes: from here on timings are worth little
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Around a training: where a GPU's memory ends, one line says so, and what takes less.
+
+    Raises:
+        MixError: In the place of torch's error.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise MixError(
+            f"--batch-size takes fewer images, got more than there is memory for: {cut(why(error), 160)}"
+        ) from error
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

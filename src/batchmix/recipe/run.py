@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import shlex
 import signal
 import time
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -264,10 +265,17 @@ def record_once(done: Mapping[str, Any], options: RunOptions) -> None:
 def _append(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            file.write(text)
+        with path.open("ab+") as file:
+            if text and file.tell() and _last_byte(file) != b"\n":  # a full disk cut the line before short
+                text = "\n" + text
+            file.write(text.encode())
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _last_byte(file: BinaryIO) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)
 
 
 @contextmanager
