@@ -85,3 +85,10 @@ def test_a_generator_of_another_device_is_named(fn: object) -> None:
     arguments = (0.4, 8) if fn is bm.sample_lam else (8,)
     with pytest.raises(bm.MixError, match=r"^generator takes one on cuda, got one on cpu$"):
         fn(*arguments, generator=torch.Generator(), device="cuda")  # type: ignore[operator]
+
+
+def test_objects_that_stayed_on_the_cpu_are_cut_by_a_plan_of_the_gpu() -> None:
+    objects = [{"boxes": torch.tensor([[0.0, 0.0, 16.0, 16.0]])} for _ in range(4)]
+    plan = bm.CutMix(1.0, seed=0).plan(torch.rand(4, 3, 16, 16))
+    pairs = zip(bm.mix_objects(objects, plan.to("cuda")), bm.mix_objects(objects, plan), strict=True)
+    assert all(torch.equal(got["boxes"], wanted["boxes"]) for got, wanted in pairs)

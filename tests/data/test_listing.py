@@ -62,6 +62,9 @@ def test_a_class_is_the_same_however_its_accents_are_written(tmp_path: Path) -> 
     whole, split = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
     _touch(tmp_path, f"train/{whole}/1.jpg", "train/tea/1.jpg", f"test/{split}/2.jpg")
     assert _names(list_images(tmp_path))[1] == [f"test/{split}/2.jpg"]
+    _touch(tmp_path, f"test/{whole}/3.jpg")  # two names for one class, of which one has no images to train on
+    with pytest.raises(DataError, match=r"^\S*test has the class [^\n]+, which \S*train lacks$"):
+        list_images(tmp_path)
 
 
 @pytest.mark.parametrize("train", ["train", "Train", "training"])

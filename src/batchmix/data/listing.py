@@ -106,10 +106,11 @@ def _part(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 def _with_split(folder: Path, train: Path, test: Path) -> Listing:
     classes = _classes(train)
-    tests = {_composed(name): test / name for name in _subfolders(test)}
-    if not tests:
+    there = _subfolders(test)
+    if not there:
         raise DataError(f"no class folders in {test}: it takes {_LAYOUT}")
-    strange = sorted(tests.keys() - set(map(_composed, classes)))
+    tests = {name: _same_name(name, there) for name in classes}
+    strange = sorted(set(there) - set(tests.values()))
     if strange:
         raise DataError(f"{test} has the class {strange[0]}, which {train} lacks")
     to_train = [
@@ -118,8 +119,8 @@ def _with_split(folder: Path, train: Path, test: Path) -> Listing:
     to_test = [
         entry
         for label, name in enumerate(classes)
-        if _composed(name) in tests
-        for entry in _entries(folder, tests[_composed(name)], label)
+        if (own := tests[name]) is not None
+        for entry in _entries(folder, test / own, label)
     ]
     _refuse_empty(train, to_train, classes)
     if not to_test:
@@ -159,6 +160,11 @@ def _hash(name: str, part: str) -> bytes:
 def _composed(name: str) -> str:
     """The name with an accent and its letter as one, as most systems have it; macOS can write two."""
     return unicodedata.normalize("NFC", name)
+
+
+def _same_name(name: str, names: list[str]) -> str | None:
+    """The name itself where it is one of these, else the one that differs in how accents are written."""
+    return name if name in names else next((own for own in names if _composed(own) == _composed(name)), None)
 
 
 def _by_name(path: PurePath) -> tuple[list[str], tuple[str, ...]]:

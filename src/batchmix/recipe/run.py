@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import shlex
 import signal
 import time
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -265,17 +264,19 @@ def record_once(done: Mapping[str, Any], options: RunOptions) -> None:
 def _append(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            if text and file.tell() and _last_byte(file) != b"\n":  # a full disk cut the line before short
-                text = "\n" + text
-            file.write(text.encode())
+        if text and path.is_file() and _is_cut_short(path):
+            text = "\n" + text
+        with path.open("a") as file:
+            file.write(text)
     except OSError as error:
         raise cannot_write(path, error) from error
 
 
-def _last_byte(file: BinaryIO) -> bytes:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1)
+def _is_cut_short(path: Path) -> bool:
+    """Whether the last line has no end, as a full disk leaves it."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1))
+        return file.read(1) not in (b"", b"\n")
 
 
 @contextmanager
