@@ -261,7 +261,7 @@ def mixing_of(config: TrainConfig) -> StepMixer:
     return bm.CutMix(
         config.alpha,
         per=config.per,
-        fold=config.fold,
+        fold=config.fold and not config.square,  # whose share is what it is
         minmax=(side, side) if config.square else None,
         p_sample=config.p_sample,
         seed=config.seed,
