@@ -176,6 +176,15 @@ def test_weights_that_have_several_names_are_written(tmp_path: Path) -> None:
         assert all(torch.equal(written[key], value) for key, value in net.state_dict().items())
 
 
+def test_memory_that_ends_is_not_blamed_on_the_size() -> None:
+    class Large(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        folder_training._check_size(Large(), tiny(), torch.device("cpu"))
+
+
 class StayThere(TorchFunctionMode):
     """Fails where a tensor is sent to a device, if it is there or not."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -227,19 +226,3 @@ def test_a_rank_is_asked_between_reports_that_are_far_apart(clocks, monkeypatch)
     reports = list(training.run(stop=lambda: clocks.now > 50, every=100))
     assert (len(reports), reports[0].step) == (2, 0)
     assert 25 <= reports[-1].step <= 25 + ASK_EVERY
-
-
-def test_a_run_goes_on_where_nobody_reads_what_it_says(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, "w", buffering=1) as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
-        progress = Progress()
-        progress.start("a run", 3)
-        progress.note("how to go on", always=True)
-        assert not progress.shown
-        stream.write("by somebody else\n")  # into nothing, as what Python writes when it ends
-    sys.stdout.write("the results\n")
-    assert capfd.readouterr().out == "the results\n"

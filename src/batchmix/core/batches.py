@@ -186,7 +186,8 @@ class _Finder:
     def walk(self, node: Any, path: str, role: Role, above: Kind | None = None) -> Iterator[Leaf]:
         named = "batch" if not path and isinstance(node, Tensor) else path  # as errors call a lone tensor
         self.seen.add(named)
-        if above == "input" and named.rpartition(".")[2] in IN_USE:
+        in_use = named.rpartition(".")[2] in IN_USE
+        if above == "input" and in_use:
             above = None  # which its own name says better
         kind = self.kinds.get(named, above)
         if node is None:  # an absent leaf stays absent
@@ -201,7 +202,7 @@ class _Finder:
                 _check_boxes(path, node)
             for name, part in _children(node):
                 yield from self.walk(part, _join(path, name), role, kind)
-        elif kind is None and named.rpartition(".")[2] not in IN_USE and self._is_image(node, role):
+        elif kind is None and not in_use and self._is_image(node, role):
             yield Leaf(path, node, "input")
         else:
             yield Leaf(path, node, kind or _infer(path or "batch", node, role, self.like, self.channels))

@@ -2,25 +2,61 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+class Aside:
+    """Standard error for what is said beside the work, which goes on where nobody reads.
+
+    A pipe that is closed or a disk that is full ends nothing: from then on all goes nowhere, what Python
+    writes as it ends too.
+    """
+
+    def __init__(self) -> None:
+        self.stream = sys.stderr or io.StringIO()  # None where it was closed before the start
+
+    def write(self, text: str) -> int:
+        """Write to the stream, as long as it takes it."""
+        try:
+            return self.stream.write(text)
+        except OSError:
+            self._go_nowhere()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        try:
+            self.stream.flush()
+        except OSError:
+            self._go_nowhere()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def _go_nowhere(self) -> None:
+        with suppress(OSError):  # a stream that is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
 def plain_console(*, stderr: bool = False) -> Console:
     """A console that shows text as it is: a path may hold ``[red]`` or ``:cat:``.
 
     Args:
-        stderr: Standard error in place of standard output.
+        stderr: Standard error, as ``Aside`` has it, in place of standard output.
     """
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    file: Any = Aside() if stderr else None
+    return Console(file=file, markup=False, emoji=False, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -41,7 +77,7 @@ class Report:
         Args:
             text: The line, without a line end.
         """
-        sys.stderr.write(f"batchmix: {text}\n")
+        Aside().write(f"batchmix: {text}\n")
 
     @contextmanager
     def bar(self, text: str, total: int | None) -> Iterator[Callable[[int], None]]:

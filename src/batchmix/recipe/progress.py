@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
-from contextlib import suppress
 from statistics import fmean
 from typing import Any
 
@@ -28,8 +26,6 @@ class Progress:
     def __init__(self, *, shown: bool = True) -> None:
         self.shown = shown
         self.console = plain_console(stderr=True)
-        # rich's own closes standard output, which holds the results, and leaves.
-        self.console.on_broken_pipe = self._be_silent  # type: ignore[method-assign]
         self.bar: Bar | None = None
         self.accuracies: deque[float] = deque(maxlen=REPORTS)
         self.said = time.monotonic()
@@ -38,16 +34,7 @@ class Progress:
     def note(self, line: str, *, always: bool = False) -> None:
         """Say one line, beside the bar if there is one; even where nothing else is shown if ``always``."""
         if self.shown or always:
-            try:
-                self.console.print(line, soft_wrap=True)
-            except OSError:  # of a full disk
-                self._be_silent()
-
-    def _be_silent(self) -> None:
-        """Go on where nobody reads: what is left to write, by Python itself as it ends too, goes nowhere."""
-        self.shown, self.console.quiet = False, True
-        with suppress(OSError):  # a stream that is no file
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.console.file.fileno())
+            self.console.print(line, soft_wrap=True)
 
     def start(self, title: str, total: int) -> None:
         """Announce a run of ``total`` steps."""
